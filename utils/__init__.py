@@ -1,0 +1,1 @@
+"""Reference implementations that the notebooks import, one idea per module."""

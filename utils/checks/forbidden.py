@@ -1,0 +1,77 @@
+"""Noticing PyTorch functions that would skip an exercise, however they are reached."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+PREFIXES = ("special_", "linalg_", "_safe_")
+
+
+def plain_name(name: str) -> str:
+    """The name that aliases and in-place forms have in common.
+
+    Example:
+        >>> plain_name("linalg_vecdot"), plain_name("softmax_"), plain_name("dot.default")
+        ('vecdot', 'softmax', 'dot')
+    """
+    name = name.split(".")[0].strip("_")
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix.strip("_") + "_")
+    return {"imatmul": "matmul", "rmatmul": "matmul", "Softmax": "softmax", "LogSoftmax": "log_softmax"}.get(name, name)
+
+
+class Watch(TorchFunctionMode):
+    """While active, notes every forbidden PyTorch function that is called, by whatever alias.
+
+    Example:
+        >>> import torch
+        >>> with Watch({"softmax"}) as watch:
+        ...     _ = torch.nn.Softmax(dim=-1)(torch.ones(2))
+        >>> watch.used
+        {'softmax'}
+    """
+
+    def __init__(self, names: Iterable[str]):
+        super().__init__()
+        self.names = frozenset(names)
+        self.used: set[str] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.used |= {plain_name(getattr(func, "__name__", ""))} & self.names
+        return func(*args, **(kwargs or {}))
+
+
+def mentioned(answer: Any, names: Iterable[str]) -> set[str]:
+    """Forbidden names in the source of an answer: ``torch.dot``, ``x.dot``, ``@``; not in comments or texts.
+
+    Catches what never reaches PyTorch, such as ``numpy.dot``. A builtin has no source to read, and a
+    lambda's source is whatever else stands on its line: both give nothing here, ``Watch`` still sees them.
+
+    Example:
+        >>> mentioned(plain_name, {"split"})
+        {'split'}
+    """
+    if getattr(answer, "__name__", "") == "<lambda>":
+        return set()
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
+    except (OSError, TypeError, SyntaxError):
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.MatMult):
+            found.add("matmul")
+        elif isinstance(node, ast.Attribute) and not is_self(node.value):
+            found.add(plain_name(node.attr))
+        elif isinstance(node, ast.ImportFrom):
+            found.update(plain_name(alias.name) for alias in node.names)
+    return found & frozenset(names)
+
+
+def is_self(node: ast.expr) -> bool:
+    """Whether an expression is ``self``: a learner may call a method of their own whatever they like."""
+    return isinstance(node, ast.Name) and node.id == "self"

@@ -1,0 +1,207 @@
+"""Calling an answer and writing down what it does, as plain data: tensors, numbers, texts, lists."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Case = dict[str, Any]  # the arguments of one trial: tensors, numbers, texts
+Observation = dict[str, Any]  # what the answer did in one trial, by name
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception as data: the names of its class and bases, and its message."""
+
+    kinds: tuple[str, ...]
+    message: str
+
+    @property
+    def is_stub(self) -> bool:
+        """Whether this is the exception that an unsolved exercise raises."""
+        return self.kinds[0] == "NotImplementedError"
+
+
+@dataclass(frozen=True)
+class Strange:
+    """A value of a type that no exercise asks for; only the type's name is kept."""
+
+    type_name: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One part of an exercise: ``cases`` draws the trials, ``observe`` runs one of them."""
+
+    cases: Callable[[torch.Generator], list[Case]]
+    observe: Callable[[Any, Case], Observation]
+
+
+def to_data(value: Any) -> Any:
+    """Whatever an answer returned, as data that can leave its process.
+
+    Example:
+        >>> to_data((1, torch.nn.ReLU))
+        (1, Strange(type_name='type'))
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, Tensor):
+        return value.detach().clone().as_subclass(Tensor)
+    if isinstance(value, tuple):
+        return tuple(to_data(item) for item in value)
+    if isinstance(value, list):
+        return [to_data(item) for item in value]
+    return Strange(type(value).__name__)
+
+
+def attempt(action: Callable[[], Any]) -> Any:
+    """The action's value as data, or the exception it raised as ``Raised``.
+
+    Only an interrupt from the keyboard passes through: it belongs to the person, not to the answer.
+
+    Example:
+        >>> attempt(lambda: 1 / 0).message
+        'division by zero'
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return to_data(action())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        kinds = tuple(kind.__name__ for kind in type(error).__mro__ if kind is not object)
+        return Raised(kinds, str(error))
+
+
+def observe_safely(probe: Probe, answer: Any, case: Case) -> Observation:
+    """One trial; when the probe itself is stopped by the answer, the observation is what was raised."""
+    seen: Observation = {}
+    stopped = attempt(lambda: seen.update(probe.observe(answer, case)))
+    return {"raised": stopped} if isinstance(stopped, Raised) else seen
+
+
+def laid_out(tensor: Tensor, strided: bool) -> Tensor:
+    """The same numbers, lying apart in memory if ``strided``: answers must not rely on contiguity."""
+    return torch.stack([tensor, tensor], dim=-1)[..., 0] if strided else tensor.clone()
+
+
+def call_plainly(function: Callable[..., Any], *arguments: Any, strided: bool = False, **options: Any) -> Any:
+    """The value of one call, on copies of the arguments."""
+    given = [laid_out(a, strided) if isinstance(a, Tensor) else a for a in arguments]
+    return attempt(lambda: function(*given, **options))
+
+
+def call_watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Observation:
+    """Two calls on the same numbers, and whether anything but the result was touched.
+
+    Returns:
+        ``result``: the first call's value.
+        ``inputs_unchanged``, ``random_state_unchanged``: about the first call.
+        ``same_again``: whether the second call, with gradients, agrees with the first.
+        ``gradients``: one tensor for each floating argument, None where none arrived.
+    """
+    given = [laid_out(a, False) if isinstance(a, Tensor) else a for a in arguments]
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        result = attempt(lambda: function(*given, **options))
+    seen: Observation = {
+        "result": result,
+        "inputs_unchanged": all(
+            torch.equal(now, before) for now, before in zip(given, arguments, strict=True) if isinstance(before, Tensor)
+        ),
+        "random_state_unchanged": torch.equal(torch.get_rng_state(), state),
+    }
+    if isinstance(result, Raised):
+        return seen
+    leaves = [a.clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments]
+    floating = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+    raw: list[Any] = []
+    # "* 1" because a leaf that asks for a gradient refuses to be changed; that is reported above instead
+    second = attempt(
+        lambda: raw.append(
+            function(*(leaf * 1 if any(leaf is f for f in floating) else leaf for leaf in leaves), **options)
+        )
+    )
+    if isinstance(second, Raised):
+        return seen | {"same_again": second}
+    seen["same_again"] = agree(to_data(raw[0]), result)
+    if floating:
+        seen["gradients"] = attempt(lambda: gradients_of(raw[0], floating))
+    return seen
+
+
+def plainly(answer: Any, case: Case) -> Observation:
+    """Call a function with the case's arguments; ``strided`` and ``options`` say how."""
+    arguments = [value for name, value in case.items() if name not in ("strided", "options")]
+    options = case.get("options", {})
+    return {"result": call_plainly(answer, *arguments, strided=case.get("strided", False), **options)}
+
+
+def watched(answer: Any, case: Case) -> Observation:
+    """Call a function and watch what else it touches."""
+    options = case.get("options", {})
+    return call_watched(answer, *(value for name, value in case.items() if name != "options"), **options)
+
+
+def gradients_of(result: Any, leaves: list[Tensor]) -> list[Tensor | None]:
+    """Gradients of a fixed weighted sum of the result; None for each leaf that has no part in it."""
+    outputs = result if isinstance(result, tuple | list) else [result]
+    total = torch.zeros((), dtype=torch.float64)
+    for output in outputs:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            weights = torch.linspace(0.5, 1.5, output.numel(), dtype=torch.float64).reshape(output.shape)
+            total = total + (output.double() * weights).sum()
+    if not total.requires_grad:
+        return [None] * len(leaves)
+    return list(torch.autograd.grad(total, leaves, allow_unused=True))
+
+
+def agree(first: Any, second: Any) -> bool:
+    """Whether two values are the same up to rounding."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and torch.allclose(
+            first.double(), second.double(), rtol=1e-4, atol=1e-6, equal_nan=True
+        )
+    if isinstance(first, tuple | list) and isinstance(second, tuple | list):
+        return len(first) == len(second) and all(map(agree, first, second))
+    return bool(first == second)
+
+
+def load_parameters(module: nn.Module, parameters: dict[str, Tensor]) -> nn.Module:
+    """The module with these numbers in its parameters, and in their dtype. Buffers stay as they are.
+
+    Raises:
+        ValueError: the module's parameters have other names or shapes; the message lists both.
+    """
+    own = dict(module.named_parameters())
+    if own.keys() != parameters.keys():
+        raise ValueError(f"expected the parameters {sorted(parameters)}, your module has {sorted(own)}")
+    for name, given in parameters.items():
+        if own[name].shape != given.shape:
+            raise ValueError(f"{name} should have shape {tuple(given.shape)}, yours has {tuple(own[name].shape)}")
+    module.to(next(iter(parameters.values())).dtype)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(parameters[name])
+    return module
+
+
+def normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers from this generator."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def in_both_precisions(cases: Iterable[Case]) -> list[Case]:
+    """Every case as it is and once more in float64."""
+    return [
+        {name: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for name, v in c.items()}
+        for c in cases
+        for dtype in (torch.float32, torch.float64)
+    ]

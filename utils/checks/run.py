@@ -1,0 +1,182 @@
+"""``check``: run an answer against its exercise and report, leaving the notebook as it was."""
+
+import io
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from utils.checks.chapters import EXERCISES
+from utils.checks.compare import difference, judge_observation
+from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers
+from utils.checks.forbidden import Watch, mentioned
+from utils.checks.probes.observe import Raised
+from utils.checks.report import Report, Row
+
+SEED = 2017  # the year of "Attention Is All You Need"; any other number would do
+
+
+def check(exercise_id: str, *answers: Any) -> Report:
+    """Check an answer on this machine, with the same cases every time.
+
+    Never raises and prints nothing; the global random state and the modes of modules stay as they were.
+
+    Args:
+        exercise_id: "1.1", as in the notebook.
+        answers: the function or class that the exercise asks for (two of them where it asks for two).
+
+    Returns:
+        a report; put the call on the last line of a cell to see it.
+
+    Example:
+        >>> check("1.1", lambda query, key: (query * key).sum())
+        2
+    """
+    exercise = EXERCISES.get(str(exercise_id))
+    if exercise is None:
+        known = ", ".join(EXERCISES)
+        return Report(str(exercise_id), "", f"There is no exercise {exercise_id!r}. There are: {known}.", ())
+    if problem := wrong_arguments(exercise, answers):
+        return nothing_earned(exercise, "failed", problem)
+    try:
+        with undisturbed(answers):
+            return evaluate(exercise, answers, torch.Generator().manual_seed(SEED))
+    except KeyboardInterrupt:
+        return nothing_earned(exercise, "failed", "Stopped. Your code ran until you interrupted it.")
+
+
+def evaluate(exercise: Exercise, answers: tuple[Any, ...], generator: torch.Generator) -> Report:
+    """Probe and judge an answer on the cases that ``generator`` gives."""
+    answer = answers if exercise.num_answers > 1 else answers[0]
+    inputs = exercise.inputs(generator)
+    with Watch(exercise.forbid) as watch:
+        seen = exercise.probe(answer, inputs)
+    used = watch.used.union(*(mentioned(a, exercise.forbid) for a in answers))
+    if used:
+        names = ", ".join(f"`{name}`" for name in sorted(used))
+        return nothing_earned(exercise, "failed", f"This exercise is about doing without {names}.")
+    expected = exercise.probe(exercise.reference, inputs)
+    faults = exercise.judge(seen, expected, inputs)
+    if all(is_stub(seen, part.name) for part in exercise.parts if faults[part.name]) and any(faults.values()):
+        summary = "Not attempted yet." if all(faults.values()) else "Some of it is not attempted yet."
+    else:
+        summary = ""
+    explained = explain(exercise, seen, expected, faults, inputs)
+    rows = tuple(row_for(part, faults, seen, bool(explained)) for part in exercise.parts)
+    return Report(exercise.id, exercise.title, summary, rows, tuple(explained))
+
+
+def row_for(part: Part, faults: dict[str, str | None], seen: Seen, is_explained: bool) -> Row:
+    """The report's row for one part."""
+    fault = faults[part.name]
+    if is_stub(seen, part.name) and fault:
+        return Row(part.title, 0, part.points, "open")
+    if fault:
+        return Row(part.title, 0, part.points, "failed", fault, "" if is_explained else part.hint)
+    if any(faults[name] for name in part.needs):
+        return Row(part.title, 0, part.points, "failed", "Counts once the rows above are right.")
+    return Row(part.title, part.points, part.points, "passed")
+
+
+def is_stub(seen: Seen, part_name: str) -> bool:
+    """Whether a part met the exception of an unsolved exercise."""
+    return any(
+        isinstance(value, Raised) and value.is_stub for observation in seen[part_name] for value in observation.values()
+    )
+
+
+def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, str | None], inputs: Inputs) -> list[str]:
+    """Sentences of the misconceptions that behave like the answer wherever it is wrong.
+
+    One that explains every fault wins; otherwise each fault gets the first one that explains it.
+    """
+    failed = [name for name, fault in faults.items() if fault and not is_stub(seen, name)]
+    if not failed:
+        return []
+    alike: dict[str, list[Misconception]] = {name: [] for name in failed}
+    failed_inputs = {name: inputs[name] for name in failed}
+    for misconception in exercise.misconceptions:
+        behaviour = exercise.probe(misconception.answer, failed_inputs)
+        its_faults = exercise.judge(behaviour, expected, failed_inputs)
+        for name in failed:
+            # where a judge of its own looks at random draws, the same fault is as alike as two answers get
+            has_own_judge = exercise.part(name).judge is not judge_observation
+            if (has_own_judge and its_faults[name] == faults[name]) or (
+                its_faults[name] and same_behaviour(seen[name], behaviour[name])
+            ):
+                alike[name].append(misconception)
+    for misconception in exercise.misconceptions:
+        if all(misconception in alike[name] for name in failed):
+            return [misconception.sentence]
+    return list(dict.fromkeys(alike[name][0].sentence for name in failed if alike[name]))
+
+
+def same_behaviour(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
+    """Whether two answers did the same in every case of a part."""
+    return all(
+        a.keys() == b.keys() and not any(differs(a[name], b[name]) for name in a)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def differs(first: Any, second: Any) -> bool:
+    """Whether two observed values differ, gradients that are absent included."""
+    if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        return any(differs(a, b) for a, b in zip(first, second, strict=True))
+    if (first is None) != (second is None):
+        return True
+    return difference(first, second) is not None
+
+
+def wrong_arguments(exercise: Exercise, answers: tuple[Any, ...]) -> str:
+    """What is wrong with the call of ``check`` itself; empty if nothing."""
+    if len(answers) != exercise.num_answers:
+        return f"Expected {exercise.num_answers} answer(s) after the id, got {len(answers)}."
+    for answer, reference in zip(answers, as_answers(exercise.reference), strict=True):
+        wanted = "class" if isinstance(reference, type) else "function"
+        if wanted == "class" and not isinstance(answer, type):
+            return (
+                f"Expected the class `{reference.__name__}` itself, got a {type(answer).__name__}. "
+                "Pass the name without brackets."
+            )
+        if not callable(answer):
+            return (
+                f"Expected the function `{reference.__name__}` itself, got a {type(answer).__name__}. "
+                "Pass the name without brackets."
+            )
+    return ""
+
+
+def nothing_earned(exercise: Exercise, status: str, summary: str) -> Report:
+    """A report without points, for an answer that can't be or must not be tried."""
+    rows = tuple(Row(part.title, 0, part.points, status) for part in exercise.parts)
+    return Report(exercise.id, exercise.title, summary, rows)
+
+
+@contextmanager
+def undisturbed(answers: tuple[Any, ...]) -> Iterator[None]:
+    """Known settings inside; afterwards random states, defaults, modes and printing are as they were."""
+    modes = {m: m.training for a in answers if isinstance(a, nn.Module) for m in a.modules()}
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    default_dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            torch.enable_grad(),
+            torch.device("cpu"),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            torch.manual_seed(SEED)
+            yield
+    finally:
+        torch.set_default_dtype(default_dtype)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        for module, mode in modes.items():
+            module.training = mode
