@@ -1,0 +1,118 @@
+"""Pictures for the notebooks: matrices, bars and curves, readable in every theme and with any colour vision.
+
+Every picture is shown through ``show``, which asks for a text that says what is to be seen. Figures are
+never compared between machines, so the cells that draw them print the numbers that matter as well.
+"""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's palette: told apart by readers with any colour vision
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7f7f7f"
+
+
+def new_figure(width: float = 7.0, height: float = 3.0, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of that size in inches, with ``columns`` plots side by side.
+
+    Example:
+        >>> figure, axes = new_figure(columns=2)
+        >>> len(axes)
+        2
+    """
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    return figure, list(axes[0])
+
+
+def draw_matrix(
+    axes: Axes,
+    matrix: Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str = "",
+    decimals: int = 2,
+) -> None:
+    """A matrix as coloured cells with the numbers inside.
+
+    Args:
+        axes: where to draw.
+        matrix: (number of rows, number of columns).
+        rows, columns: their labels.
+        title: above the matrix.
+        decimals: of the numbers in the cells.
+
+    Raises:
+        ValueError: the labels don't fit the matrix.
+
+    Example:
+        >>> import torch
+        >>> _, (axes,) = new_figure()
+        >>> draw_matrix(axes, torch.eye(2), ["a", "b"], ["c", "d"])
+    """
+    if tuple(matrix.shape) != (len(rows), len(columns)):
+        raise ValueError(f"matrix of shape {tuple(matrix.shape)} with {len(rows)} row and {len(columns)} column labels")
+    values = matrix.detach().cpu()
+    axes.imshow(values.numpy(), cmap="cividis", aspect="auto")
+    middle = float(values.min() + values.max()) / 2
+    for i in range(len(rows)):
+        for j in range(len(columns)):
+            value = float(values[i, j])
+            colour = "black" if value > middle else "white"  # cividis runs from dark to light
+            axes.text(j, i, f"{value:.{decimals}f}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=11)
+
+
+def draw_bars(
+    axes: Axes, heights: Tensor, labels: Sequence[str], title: str = "", colour: str = BLUE, decimals: int = 2
+) -> None:
+    """One bar per label with its number above (below, where negative).
+
+    Args:
+        axes: where to draw.
+        heights: (number of labels,).
+        labels: under the bars.
+        title: above the plot.
+        colour: of all bars.
+        decimals: of the numbers at the bars.
+
+    Example:
+        >>> import torch
+        >>> _, (axes,) = new_figure()
+        >>> draw_bars(axes, torch.tensor([0.2, 0.8]), ["a", "b"])
+    """
+    bars = axes.bar(range(len(labels)), heights.tolist(), color=colour)
+    axes.bar_label(bars, fmt=f"%.{decimals}f", padding=2, fontsize=9)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=11)
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Show a finished figure, with ``alt`` for readers who can't see it, and close it.
+
+    The picture is on white ground, so that it reads the same in light and dark themes and on paper.
+
+    Raises:
+        ValueError: ``alt`` is empty.
+
+    Example:
+        >>> figure, _ = new_figure()
+        >>> show(figure, "an empty plot")  # doctest: +SKIP
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs a text that says what is to be seen")
+    picture = io.BytesIO()
+    # without the version of matplotlib inside, the same picture is the same file
+    figure.savefig(picture, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    plt.close(figure)
+    data = {"image/png": picture.getvalue(), "text/plain": alt}
+    display(data, raw=True, metadata={"image/png": {"alt": alt}})
