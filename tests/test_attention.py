@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
@@ -46,6 +45,11 @@ INPUTS = torch.tensor(
 )
 TWO_COPIES = torch.stack([INPUTS, INPUTS])  # (2, 6, 3)
 SOFTMAX = SoftmaxNormalizer()
+
+
+@pytest.fixture(autouse=True)
+def same_weights_every_time():
+    torch.manual_seed(0)
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -107,6 +111,10 @@ def build_multi_head(
     num_heads: int = 1,
 ) -> nn.Module:
     return MultiHeadAttention(d_in, d_out, length, dropout, num_heads, normalizer=normalizer)
+
+
+def heads_of(build: Callable[..., nn.Module]) -> int:
+    return 2 if build in (build_wrapper, build_multi_head) else 1
 
 
 CAUSAL = {"causal": build_causal, "wrapper": build_wrapper, "multi_head": build_multi_head}
@@ -404,7 +412,7 @@ def in_heads(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("module", "shapes"),
     [
-        (SelfAttention_v1(3, 2), {name: (3, 2) for name in PROJECTIONS}),
+        (SelfAttention_v1(3, 2), dict.fromkeys(PROJECTIONS, (3, 2))),
         (SelfAttention_v2(3, 2), QKV),
         (SelfAttention_v2(3, 2, qkv_bias=True), QKV_WITH_BIAS),
         (CausalAttention(3, 2, 6), QKV),
@@ -431,8 +439,7 @@ class Squares(BaseNormalizer):
         return inputs**2 / (inputs**2).sum(dim=-1, keepdim=True)
 
 
-OTHER_NORMALIZERS = [AddOneNormalizer(), Squares()]
-either_normalizer = pytest.mark.parametrize("normalizer", OTHER_NORMALIZERS, ids=["AddOne", "Squares"])
+either_normalizer = pytest.mark.parametrize("normalizer", [AddOneNormalizer(), Squares()], ids=["AddOne", "Squares"])
 
 
 @either_normalizer
@@ -445,30 +452,265 @@ def test_simple_attention_uses_the_normalizer_it_is_given(normalizer, shape):
 
 
 @either_normalizer
-@pytest.mark.parametrize("build", [build_v1, build_v2])
-def test_attention_without_mask_uses_the_normalizer_it_is_given(normalizer, build):
-    num_tokens = 5
-    module = with_positive_scores(build(num_tokens, num_tokens, normalizer))
-    (weights,) = revealed_weights(module, num_tokens)
-    scores = attend_scores(module, num_tokens)
-    assert_close(weights, normalizer.normalize(scores))
+@every_trainable
+def test_trainable_attention_uses_the_normalizer_it_is_given(normalizer, build):
+    num_tokens, num_heads = 5, heads_of(build)
+    module = build(num_tokens, num_heads * num_tokens, normalizer, num_heads=num_heads)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.abs_()  # AddOneNormalizer needs scores that are not negative
+    weights = revealed_weights(module, num_tokens, num_heads)
+    # The inputs are one-hot, so that the queries and keys are the weights of their projections.
+    projections = dict(module.named_parameters())
+    parts = []
+    for name in ("W_query", "W_key"):
+        found = [tensor if key == name else tensor.T for key, tensor in projections.items() if name in key]
+        parts.append(split_heads(torch.cat(found, dim=-1), num_heads))
+    scores = parts[0] @ parts[1].mT / num_tokens**0.5
+    masked = scores if build in (build_v1, build_v2) else scores.tril()
+    assert_close(weights, normalizer.normalize(masked))
 
 
-@either_normalizer
+@pytest.mark.parametrize("normalizer", [AddOneNormalizer(), Squares(), SOFTMAX], ids=["AddOne", "Squares", "Softmax"])
 @every_causal
-def test_masked_attention_uses_the_normalizer_it_is_given(normalizer, build):
-    num_tokens = 5
-    module = with_positive_scores(build(num_tokens, 2 * num_tokens, normalizer, num_heads=2))
-    if build is build_causal:
-        module = with_positive_scores(build(num_tokens, num_tokens, normalizer))
-    weights = revealed_weights(module, num_tokens, num_heads=1 if build is build_causal else 2)
-    assert (weights.triu(diagonal=1) == 0).all(), "a later token has a weight"
-    assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
-    for head in weights:
-        assert_close(head[-1], normalizer.normalize(head[-1])) if isinstance(normalizer, AddOneNormalizer) else None
-    softmax_module = copy.deepcopy(module)
-    for part in softmax_module.modules():
-        if hasattr(part, "normalizer"):
-            part.normalizer = SOFTMAX
-    softmax_weights = revealed_weights(softmax_module, num_tokens, len(weights))
-    assert (weights - softmax_weights).abs().max() > 1e-3, "softmax was used all the same"
+def test_masked_weights_are_exactly_zero_and_rows_add_to_one(normalizer, build):
+    num_tokens, num_heads = 5, heads_of(build)
+    module = build(num_tokens, num_heads * num_tokens, normalizer, num_heads=num_heads)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.abs_()
+    weights = revealed_weights(module, num_tokens, num_heads)
+    assert (weights.triu(diagonal=1) == 0).all()
+    assert (weights.diagonal(dim1=-2, dim2=-1) > 0).all()
+    assert_close(weights.sum(dim=-1), torch.ones(num_heads, num_tokens))
+
+
+# The causal mask
+
+
+def test_mask_hides_later_keys_and_nothing_else():
+    mask = causal_mask(5)
+    assert mask.dtype == torch.bool
+    assert [[bool(hidden) for hidden in row] for row in mask] == [
+        [key > query for key in range(5)] for query in range(5)
+    ]
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_mask_for_no_token_is_refused(length):
+    with pytest.raises(ValueError, match=f"{length}$"):
+        causal_mask(length)
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data(), num_tokens=st.integers(2, 8), num_heads=st.sampled_from([1, 2, 4]))
+@every_causal
+def test_a_later_token_changes_no_earlier_output(build, data, num_tokens, num_heads):
+    changed = data.draw(st.integers(1, num_tokens - 1), label="changed position")
+    size = data.draw(st.sampled_from([0.1, 10.0, 1000.0]), label="size of the change")
+    module = seeded(0, lambda: build(3, 4, num_heads=num_heads))
+    before = drawn(2, num_tokens, 3)
+    after = before.clone()
+    after[:, changed:] += size * drawn(2, num_tokens - changed, 3, seed=1)
+    assert_close(module(after)[:, :changed], module(before)[:, :changed], atol=1e-6, rtol=0)
+    assert (module(after)[:, changed] - module(before)[:, changed]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("build", [build_v1, build_v2])
+def test_without_mask_a_later_token_changes_earlier_outputs(build):
+    module = build(3, 4)
+    after = INPUTS.clone()
+    after[5] += 10
+    assert (module(after)[:5] - module(INPUTS)[:5]).abs().max() > 1e-3
+
+
+@every_causal
+@pytest.mark.parametrize("num_tokens", [1, 2, 5, 8])
+def test_short_sequence_uses_the_corner_of_the_mask(build, num_tokens):
+    long = build(3, 4, length=8, num_heads=2)
+    fitting = build(3, 4, length=num_tokens, num_heads=2)
+    parameters = dict(long.named_parameters())
+    fitting.load_state_dict(parameters, strict=False)
+    x = drawn(2, 8, 3)
+    assert_close(long(x[:, :num_tokens]), fitting(x[:, :num_tokens]))
+    assert_close(long(x[:, :num_tokens]), long(x)[:, :num_tokens])
+
+
+@every_causal
+@pytest.mark.parametrize("shape", [(7, 3), (2, 7, 3)], ids=str)
+def test_too_long_sequence_is_refused_with_both_lengths(build, shape):
+    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b"):
+        build(3, 4, length=6)(torch.zeros(shape))
+
+
+def test_length_check_allows_the_full_context():
+    check_length(6, context_length=6)
+    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b"):
+        check_length(7, context_length=6)
+
+
+@every_causal
+def test_mask_is_a_buffer(build):
+    module = build(3, 4, length=6, num_heads=2)
+    masks = {name: buffer for name, buffer in module.named_buffers() if name.split(".")[-1] == "mask"}
+    assert len(masks) == (2 if build is build_wrapper else 1)
+    for name, mask in masks.items():
+        assert torch.equal(mask, causal_mask(6))
+        assert not mask.requires_grad
+        assert name in module.state_dict(), "it is not saved"
+        assert name not in dict(module.named_parameters()), "an optimizer would change it"
+    assert all(buffer.device.type == "meta" for buffer in module.to("meta").buffers()), "it stays behind"
+
+
+@every_causal
+def test_saved_module_gives_the_same_after_loading(build, tmp_path):
+    saved, fresh = build(3, 4, num_heads=2), build(3, 4, num_heads=2)
+    torch.save(saved.state_dict(), tmp_path / "weights.pt")
+    fresh.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(fresh(TWO_COPIES), saved(TWO_COPIES))
+
+
+# Dropout
+
+
+@every_causal
+def test_dropout_scales_the_surviving_weights_in_training_only(build):
+    num_tokens, num_heads, p = 40, heads_of(build), 0.25
+    module = build(num_tokens, num_heads * num_tokens, length=num_tokens, dropout=p, num_heads=num_heads)
+    kept = revealed_weights(module.eval(), num_tokens, num_heads)
+    assert_close(kept.sum(dim=-1), torch.ones(num_heads, num_tokens))
+    dropped = revealed_weights(seeded(0, module.train), num_tokens, num_heads)
+    survives = dropped != 0
+    assert_close(dropped, kept / (1 - p) * survives)
+    lower = torch.ones(num_tokens, num_tokens).tril().bool().expand_as(kept)
+    assert survives[lower].float().mean() == pytest.approx(1 - p, abs=0.06)
+
+
+@every_causal
+def test_dropout_of_zero_changes_nothing_in_training(build):
+    module = build(3, 4, num_heads=2)
+    assert torch.equal(module.train()(TWO_COPIES), module.eval()(TWO_COPIES))
+
+
+@every_causal
+def test_dropout_draws_anew_in_training_and_never_in_eval(build):
+    module = build(3, 4, dropout=0.5, num_heads=2)
+    torch.manual_seed(0)
+    assert not torch.equal(module.train()(TWO_COPIES), module(TWO_COPIES))
+    assert torch.equal(module.eval()(TWO_COPIES), module(TWO_COPIES))
+
+
+# Heads
+
+
+@st.composite
+def features_and_heads(draw: st.DrawFn) -> tuple[Tensor, int]:
+    num_heads, head_dim, num_tokens = draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    lead = draw(st.lists(st.integers(1, 3), max_size=2))
+    x = torch.arange(1.0, 1 + torch.Size([*lead, num_tokens, num_heads * head_dim]).numel())
+    x = x.view(*lead, num_tokens, num_heads * head_dim)
+    if draw(st.booleans()):
+        x = x.transpose(0, -1).contiguous().transpose(0, -1)  # same values, other layout
+    return x, num_heads
+
+
+@settings(deadline=None)
+@given(case=features_and_heads())
+def test_head_h_holds_its_own_block_of_channels(case):
+    x, num_heads = case
+    heads = split_heads(x, num_heads)
+    head_dim = x.shape[-1] // num_heads
+    assert heads.shape == (*x.shape[:-2], num_heads, x.shape[-2], head_dim)
+    for h in range(num_heads):
+        assert torch.equal(heads[..., h, :, :], x[..., h * head_dim : (h + 1) * head_dim])
+
+
+@settings(deadline=None)
+@given(case=features_and_heads())
+def test_merging_undoes_splitting(case):
+    x, num_heads = case
+    assert torch.equal(merge_heads(split_heads(x, num_heads)), x)
+
+
+def test_bare_view_has_the_same_shape_and_other_contents():
+    x = torch.arange(24).view(1, 4, 6)
+    bare = x.view(1, 2, 4, 3)
+    assert bare.shape == split_heads(x, 2).shape
+    assert not torch.equal(bare, split_heads(x, 2))
+
+
+@pytest.mark.parametrize(("channels", "num_heads"), [(6, 4), (2, 3), (6, 0), (6, -2)])
+def test_channels_that_do_not_divide_are_refused_with_both_numbers(channels, num_heads):
+    with pytest.raises(ValueError, match=rf"\b{channels}\b.* {num_heads}\b"):
+        split_heads(torch.zeros(1, 2, channels), num_heads)
+
+
+@pytest.mark.parametrize(("d_out", "num_heads"), [(6, 4), (1, 2), (0, 2), (6, 0), (6, -2)])
+def test_multi_head_attention_refuses_heads_of_unequal_or_no_size(d_out, num_heads):
+    with pytest.raises(ValueError, match=f"d_out={d_out}, num_heads={num_heads}$"):
+        MultiHeadAttention(3, d_out, 6, 0.0, num_heads)
+
+
+def test_multi_head_attention_tells_its_sizes():
+    module = MultiHeadAttention(3, 6, 8, 0.0, num_heads=2)
+    assert (module.d_out, module.num_heads, module.head_dim, module.context_length) == (6, 2, 3, 8)
+
+
+def test_wrapper_is_a_list_of_independent_causal_heads():
+    wrapper = MultiHeadAttentionWrapper(3, 2, 6, 0.5, num_heads=3)
+    assert isinstance(wrapper.heads, nn.ModuleList)
+    assert [type(head) for head in wrapper.heads] == [CausalAttention] * 3
+    assert [head.dropout.p for head in wrapper.heads] == [0.5] * 3
+    assert len({head.W_query.weight[0, 0].item() for head in wrapper.heads}) == 3
+
+
+def as_multi_head(wrapper: MultiHeadAttentionWrapper) -> MultiHeadAttention:
+    """The same heads in one module: stacked projections, and an output projection that copies."""
+    num_heads, (head_dim, d_in) = len(wrapper.heads), wrapper.heads[0].W_query.weight.shape
+    length = wrapper.heads[0].context_length
+    joined = MultiHeadAttention(d_in, num_heads * head_dim, length, 0.0, num_heads, qkv_bias=True)
+    with torch.no_grad():
+        for name in PROJECTIONS:
+            layer, parts = getattr(joined, name), [getattr(head, name) for head in wrapper.heads]
+            layer.weight.copy_(torch.cat([part.weight for part in parts]))
+            layer.bias.copy_(torch.cat([part.bias for part in parts]))
+        joined.out_proj.weight.copy_(torch.eye(num_heads * head_dim))
+        joined.out_proj.bias.zero_()
+    return joined
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 3])
+def test_weight_splits_give_what_heads_side_by_side_give(num_heads):
+    wrapper = MultiHeadAttentionWrapper(3, 2, 6, 0.0, num_heads, qkv_bias=True)
+    assert_close(as_multi_head(wrapper)(TWO_COPIES), wrapper(TWO_COPIES))
+
+
+def test_output_projection_adds_up_what_each_head_contributes():
+    wrapper = MultiHeadAttentionWrapper(3, 2, 6, 0.0, num_heads=3, qkv_bias=True)
+    joined = as_multi_head(wrapper)
+    out_proj = joined.out_proj
+    out_proj.reset_parameters()
+    blocks = out_proj.weight.split(2, dim=1)
+    contributions = [head(TWO_COPIES) @ block.T for head, block in zip(wrapper.heads, blocks, strict=True)]
+    assert_close(joined(TWO_COPIES), sum(contributions) + out_proj.bias)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: SelfAttention_v2(3, 2, qkv_bias=True),
+        lambda: CausalAttention(3, 2, 6, qkv_bias=True),
+        lambda: MultiHeadAttentionWrapper(3, 2, 6, 0.0, num_heads=2, qkv_bias=True),
+        lambda: MultiHeadAttention(3, 2, 6, 0.0, num_heads=2, qkv_bias=True),
+    ],
+    ids=["v2", "causal", "wrapper", "multi_head"],
+)
+def test_bias_of_queries_and_values_is_used(build):
+    for name in ("W_query.bias", "W_value.bias"):
+        module = build()
+        before = module(TWO_COPIES)
+        with torch.no_grad():
+            for found, parameter in module.named_parameters():
+                if found.endswith(name):
+                    parameter += torch.tensor([1.0, -2.0])
+        assert (module(TWO_COPIES) - before).abs().max() > 1e-4, name

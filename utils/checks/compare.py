@@ -35,9 +35,19 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, Raised):
-        return f"{value.kinds[0]}: {value.message}" if value.message else value.kinds[0]
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        return shortened(f"{value.kinds[0]}: {value.message}" if value.message else value.kinds[0], 400)
+    return shortened(repr(value), 80)
+
+
+def shortened(text: str, length: int) -> str:
+    """At most ``length`` characters, in one line.
+
+    Example:
+        >>> shortened("one\\ntwo three", 10)
+        'one two...'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def kind_of(value: Any) -> str:
@@ -112,6 +122,8 @@ def gradients_difference(got: Any, expected: list[Tensor | None]) -> str | None:
     """As ``difference``, for the gradients of the inputs."""
     if isinstance(got, Raised):
         return f"Backpropagation through your answer raised {show(got)}"
+    if not isinstance(got, list) or len(got) != len(expected):
+        return "The gradients could not be read."
     for number, (g, e) in enumerate(zip(got, expected, strict=True), start=1):
         if g is None and e is not None and bool(e.any()):
             return (
@@ -154,5 +166,5 @@ def judge_error(got: Observation, expected: Observation, case: Case) -> str | No
         return f"Expected a ValueError, got {show(raised)}"
     for text in case.get("names", []):
         if text not in raised.message:
-            return f"The error's message should name {text!r}; it says {raised.message!r}."
+            return f"The error's message should name {text!r}; it says {show(raised.message)}."
     return None

@@ -95,21 +95,54 @@ class Exercise:
     def probe(self, answer: Any, inputs: Inputs) -> Seen:
         """What an answer does in every case. The only method that runs the learner's code.
 
-        Seeds the global random state before each part, so that answers which draw from it can be compared.
+        Seeds the global random state before each part, so that answers which draw from it can be compared,
+        and starts each case with PyTorch's own settings, so that no answer can change them for the next one.
         """
         seen: Seen = {}
         for name, cases in inputs.items():
             torch.manual_seed(0)
-            seen[name] = [observe_safely(self.probes[name], answer, case) for case in cases]
+            seen[name] = []
+            for case in cases:
+                torch.set_default_dtype(torch.float32)
+                with torch.enable_grad():
+                    seen[name].append(observe_safely(self.probes[name], answer, case))
+        torch.set_default_dtype(torch.float32)
         return seen
 
     def judge(self, seen: Seen, expected: Seen, inputs: Inputs) -> dict[str, str | None]:
         """For every part in ``inputs`` the first thing that is wrong, or None. Looks at data only."""
         faults: dict[str, str | None] = {}
+        seen = well_formed(seen, inputs)
         for name in inputs:
             trials = zip(seen[name], expected[name], inputs[name], strict=True)
-            faults[name] = next((fault for trial in trials if (fault := self.part(name).judge(*trial))), None)
+            found = (fault_in(self.part(name).judge, *trial) for trial in trials)
+            faults[name] = next(filter(None, found), None)
         return faults
+
+
+def fault_in(judge: Judge, got: Observation, expected: Observation, case: Case) -> str | None:
+    """What the judge says; what a judge can't read is a fault, too."""
+    try:
+        return judge(got, expected, case)
+    except Exception:
+        return "What your code gives back can't be compared with what is asked for."
+
+
+def well_formed(seen: Any, inputs: Inputs) -> Seen:
+    """One observation for every case; what is missing or malformed becomes ``{}``, which passes no judge.
+
+    Example:
+        >>> well_formed({"values": [{"result": 1}]}, {"values": [{}], "manners": [{}, {}]})
+        {'values': [{'result': 1}], 'manners': [{}, {}]}
+    """
+    by_part = seen if isinstance(seen, dict) else {}
+    formed: Seen = {}
+    for name, cases in inputs.items():
+        found = by_part.get(name)
+        if not isinstance(found, list) or len(found) != len(cases):
+            found = [None] * len(cases)
+        formed[name] = [observation if isinstance(observation, dict) else {} for observation in found]
+    return formed
 
 
 def as_answers(answer: Any) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ def mentioned(answer: Any, names: Iterable[str]) -> set[str]:
         return set()
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, ValueError, SyntaxError):
         return set()
     found: set[str] = set()
     for node in ast.walk(tree):

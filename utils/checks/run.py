@@ -12,7 +12,7 @@ from torch import nn
 
 from utils.checks.chapters import EXERCISES
 from utils.checks.compare import difference, judge_observation
-from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers
+from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers, well_formed
 from utils.checks.forbidden import Watch, mentioned
 from utils.checks.probes.observe import Raised
 from utils.checks.report import Report, Row
@@ -36,10 +36,11 @@ def check(exercise_id: str, *answers: Any) -> Report:
         >>> check("1.1", lambda query, key: (query * key).sum())
         2
     """
-    exercise = EXERCISES.get(str(exercise_id))
+    name = str(exercise_id) if isinstance(exercise_id, str | float) else ""
+    exercise = EXERCISES.get(name)
     if exercise is None:
         known = ", ".join(EXERCISES)
-        return Report(str(exercise_id), "", f"There is no exercise {exercise_id!r}. There are: {known}.", ())
+        return Report(name, "", f"Expected an exercise's id, as in `check(\"1.1\", ...)`. There are: {known}.", ())
     if problem := wrong_arguments(exercise, answers):
         return nothing_earned(exercise, "failed", problem)
     try:
@@ -59,6 +60,12 @@ def evaluate(exercise: Exercise, answers: tuple[Any, ...], generator: torch.Gene
     if used:
         names = ", ".join(f"`{name}`" for name in sorted(used))
         return nothing_earned(exercise, "failed", f"This exercise is about doing without {names}.")
+    return report_on(exercise, seen, inputs)
+
+
+def report_on(exercise: Exercise, seen: Seen, inputs: Inputs) -> Report:
+    """The report on what an answer did with ``inputs``, however little of it can be read."""
+    seen = well_formed(seen, inputs)
     expected = exercise.probe(exercise.reference, inputs)
     faults = exercise.judge(seen, expected, inputs)
     if all(is_stub(seen, part.name) for part in exercise.parts if faults[part.name]) and any(faults.values()):
@@ -117,10 +124,13 @@ def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, st
 
 def same_behaviour(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
     """Whether two answers did the same in every case of a part."""
-    return all(
-        a.keys() == b.keys() and not any(differs(a[name], b[name]) for name in a)
-        for a, b in zip(first, second, strict=True)
-    )
+    try:
+        return all(
+            a.keys() == b.keys() and not any(differs(a[name], b[name]) for name in a)
+            for a, b in zip(first, second, strict=True)
+        )
+    except Exception:  # values that can't be compared are not the same
+        return False
 
 
 def differs(first: Any, second: Any) -> bool:

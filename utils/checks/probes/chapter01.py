@@ -60,7 +60,7 @@ def batched_scores(generator: torch.Generator) -> list[Case]:
         {"inputs": normal(generator, 3, 5).abs() + 0.1},
         {"inputs": normal(generator, 2, 4, 3).abs() + 0.1, "strided": True},
         {"inputs": normal(generator, 1, 3, 3).abs() + 0.1},
-        {"inputs": torch.tensor([[2.0, -1.0], [0.5, 0.5]])},
+        {"inputs": torch.tensor([[2.0, -1.0], [0.5, -2.0]])},  # a sum above zero and one below
     ]
     return in_both_precisions(cases)
 
@@ -169,6 +169,14 @@ class SquareNormalizer(BaseNormalizer):
         return squares / squares.sum(dim=-1, keepdim=True)
 
 
+ARGUMENTS = {
+    "get_scores": ("inputs",),
+    "get_weights": ("scores",),
+    "get_context_vectors": ("inputs", "weights"),
+    "__call__": ("inputs",),
+}
+
+
 def attention_cases(generator: torch.Generator) -> list[Case]:
     cases: list[Case] = [
         {"inputs": inputs, "scores": normal(generator, *scores), "weights": normal(generator, *scores)}
@@ -176,6 +184,8 @@ def attention_cases(generator: torch.Generator) -> list[Case]:
             (normal(generator, 6, 3), (6, 6)),
             (normal(generator, 2, 5, 3), (2, 5, 5)),
             (normal(generator, 1, 4, 4), (1, 4, 4)),
+            (normal(generator, 2, 1, 3, 2), (2, 1, 3, 3)),
+            (normal(generator, 1, 2), (1, 1)),
         )
     ]
     return in_both_precisions(cases)
@@ -186,8 +196,8 @@ def observe_steps(answer: Any, case: Case) -> Observation:
     attention = answer()
     return {
         "get_scores": call_plainly(attention.get_scores, inputs, strided=True),
-        "get_weights": call_plainly(attention.get_weights, scores),
-        "get_context_vectors": call_plainly(attention.get_context_vectors, inputs, weights),
+        "get_weights": call_plainly(attention.get_weights, scores, strided=True),
+        "get_context_vectors": call_plainly(attention.get_context_vectors, inputs, weights, strided=True),
     }
 
 
@@ -197,17 +207,23 @@ def observe_call(answer: Any, case: Case) -> Observation:
 
 def observe_normalizer(answer: Any, case: Case) -> Observation:
     by_position, by_name = answer(SquareNormalizer()), answer(normalizer=SquareNormalizer())
+    by_default = answer(normalizer=None)  # made before the others are used: none may change another
     return {
         "get_weights": call_plainly(by_position.get_weights, case["scores"]),
         "result": call_plainly(by_name, case["inputs"]),
-        "result_with_None": call_plainly(answer(normalizer=None), case["inputs"]),
+        "result_with_None": call_plainly(by_default, case["inputs"]),
     }
+
+
+def method_cases(generator: torch.Generator) -> list[Case]:
+    return [case | {"method": method} for case in attention_cases(generator)[:4] for method in ARGUMENTS]
 
 
 def observe_manners(answer: Any, case: Case) -> Observation:
     attention = answer()
     parameters = getattr(attention, "parameters", list)
-    return call_watched(attention, case["inputs"]) | {"number_of_parameters": attempt(lambda: len(list(parameters())))}
+    seen = call_watched(getattr(attention, case["method"]), *(case[name] for name in ARGUMENTS[case["method"]]))
+    return seen | {"number_of_parameters": attempt(lambda: len(list(parameters())))}
 
 
 PROBES = {
@@ -241,6 +257,6 @@ PROBES = {
         "steps": Probe(attention_cases, observe_steps),
         "call": Probe(attention_cases, observe_call),
         "normalizer": Probe(attention_cases, observe_normalizer),
-        "manners": Probe(attention_cases, observe_manners),
+        "manners": Probe(method_cases, observe_manners),
     },
 }

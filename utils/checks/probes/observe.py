@@ -1,10 +1,13 @@
 """Calling an answer and writing down what it does, as plain data: tensors, numbers, texts, lists."""
 
+import random
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,11 +50,15 @@ def to_data(value: Any) -> Any:
         >>> to_data((1, torch.nn.ReLU))
         (1, Strange(type_name='type'))
     """
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.device.type != "cpu":
+            return Strange(f"{value.layout} tensor on {value.device.type}".removeprefix("torch."))
         return value.detach().clone().as_subclass(Tensor)
     if isinstance(value, tuple):
         return tuple(to_data(item) for item in value)
@@ -77,7 +84,21 @@ def attempt(action: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         kinds = tuple(kind.__name__ for kind in type(error).__mro__ if kind is not object)
-        return Raised(kinds, str(error))
+        return Raised(kinds, message_of(error))
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says, without memory addresses: a report reads the same every time.
+
+    Example:
+        >>> message_of(ValueError("<Thing object at 0x7f3a12345678> is odd"))
+        '<Thing object> is odd'
+    """
+    try:
+        text = str(error)
+    except Exception:  # a learner's own exception class may fail even at this
+        return ""
+    return re.sub(r" at 0x[0-9a-fA-F]+|0x[0-9a-fA-F]{6,}", "", text)
 
 
 def observe_safely(probe: Probe, answer: Any, case: Case) -> Observation:
@@ -88,8 +109,24 @@ def observe_safely(probe: Probe, answer: Any, case: Case) -> Observation:
 
 
 def laid_out(tensor: Tensor, strided: bool) -> Tensor:
-    """The same numbers, lying apart in memory if ``strided``: answers must not rely on contiguity."""
-    return torch.stack([tensor, tensor], dim=-1)[..., 0] if strided else tensor.clone()
+    """The same numbers, in another order in memory if ``strided``: answers must not rely on contiguity."""
+    if not strided:
+        return tensor.clone()
+    if tensor.dim() < 2:
+        return apart(tensor)
+    backwards = tuple(reversed(range(tensor.dim())))
+    return tensor.permute(backwards).clone(memory_format=torch.contiguous_format).permute(backwards)
+
+
+def apart(tensor: Tensor) -> Tensor:
+    """The same numbers with gaps between them in memory; ``view`` still works."""
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+def global_random_state() -> tuple[Any, ...]:
+    """The global random states of PyTorch, Python and NumPy, to be compared with ``==``."""
+    kind, numbers, *rest = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, numbers.tobytes(), *rest
 
 
 def call_plainly(function: Callable[..., Any], *arguments: Any, strided: bool = False, **options: Any) -> Any:
@@ -99,16 +136,17 @@ def call_plainly(function: Callable[..., Any], *arguments: Any, strided: bool = 
 
 
 def call_watched(function: Callable[..., Any], *arguments: Any, **options: Any) -> Observation:
-    """Two calls on the same numbers, and whether anything but the result was touched.
+    """Two calls on the same numbers, one on others in between, and whether anything but the result was touched.
 
     Returns:
         ``result``: the first call's value.
         ``inputs_unchanged``, ``random_state_unchanged``: about the first call.
-        ``same_again``: whether the second call, with gradients, agrees with the first.
+        ``on_other_numbers``: the value of a call on the squares of the floating arguments.
+        ``same_again``: whether the last call, with gradients, agrees with the first.
         ``gradients``: one tensor for each floating argument, None where none arrived.
     """
     given = [laid_out(a, False) if isinstance(a, Tensor) else a for a in arguments]
-    state = torch.get_rng_state()
+    state = global_random_state()
     with torch.no_grad():
         result = attempt(lambda: function(*given, **options))
     seen: Observation = {
@@ -116,10 +154,13 @@ def call_watched(function: Callable[..., Any], *arguments: Any, **options: Any) 
         "inputs_unchanged": all(
             torch.equal(now, before) for now, before in zip(given, arguments, strict=True) if isinstance(before, Tensor)
         ),
-        "random_state_unchanged": torch.equal(torch.get_rng_state(), state),
+        "random_state_unchanged": global_random_state() == state,
     }
     if isinstance(result, Raised):
         return seen
+    squares = [a * a if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments]
+    with torch.no_grad():
+        seen["on_other_numbers"] = call_plainly(function, *squares, **options)
     leaves = [a.clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments]
     floating = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     raw: list[Any] = []
