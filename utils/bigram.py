@@ -59,7 +59,7 @@ def bigram_log_probs(data: Tensor, vocab_size: int) -> Tensor:
         raise ValueError(f"data must have one dimension, got shape {tuple(data.shape)}")
     if data.numel() and not 0 <= int(data.min()) <= int(data.max()) < vocab_size:
         raise ValueError(f"token ids must lie in 0..{vocab_size - 1}, got {int(data.min())}..{int(data.max())}")
-    pairs = data[:-1] * vocab_size + data[1:]  # one number per pair: (N-1,)
+    pairs = data[:-1].long() * vocab_size + data[1:]  # one number per pair, too large for uint8: (N-1,)
     counts = torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size)  # (V*V,) -> (V, V)
     smoothed = counts.double() + 1
     return (smoothed / smoothed.sum(dim=1, keepdim=True)).log().float()

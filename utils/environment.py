@@ -1,5 +1,6 @@
 """Where the course runs: JupyterLab or Colab, which device, which seed."""
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -69,8 +70,14 @@ def prepare() -> None:
     missing = missing_packages()
     if missing and in_colab():
         command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        importlib.invalidate_caches()  # this kernel has looked into the folder before pip wrote to it
         missing = missing_packages()
+        if missing:
+            reason = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+            raise RuntimeError(
+                f"missing package(s): {', '.join(missing)}. Installing failed: {reason or 'no reason given'}"
+            )
     if missing:
         raise RuntimeError(
             f"missing package(s): {', '.join(missing)}. This notebook runs in another environment than the "

@@ -71,7 +71,13 @@ def draw_matrix(
 
 
 def draw_bars(
-    axes: Axes, heights: Tensor, labels: Sequence[str], title: str = "", colour: str = BLUE, decimals: int = 2
+    axes: Axes,
+    heights: Tensor,
+    labels: Sequence[str],
+    title: str = "",
+    colour: str = BLUE,
+    decimals: int = 2,
+    spread: Tensor | None = None,
 ) -> None:
     """One bar per label with its number above (below, where negative).
 
@@ -82,13 +88,15 @@ def draw_bars(
         title: above the plot.
         colour: of all bars.
         decimals: of the numbers at the bars.
+        spread: (2, number of labels), the lowest and highest value behind each bar, drawn as a black line.
 
     Example:
         >>> import torch
         >>> _, (axes,) = new_figure()
         >>> draw_bars(axes, torch.tensor([0.2, 0.8]), ["a", "b"])
     """
-    bars = axes.bar(range(len(labels)), heights.tolist(), color=colour)
+    errors = None if spread is None else [(heights - spread[0]).tolist(), (spread[1] - heights).tolist()]
+    bars = axes.bar(range(len(labels)), heights.tolist(), color=colour, yerr=errors, capsize=4)
     axes.bar_label(bars, fmt=f"%.{decimals}f", padding=2, fontsize=9)
     axes.set_xticks(range(len(labels)), labels)
     axes.margins(y=0.15)

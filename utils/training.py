@@ -113,7 +113,7 @@ def train(
         the loss of each step's batch, before its update.
 
     Raises:
-        ValueError: the loss is not finite; the model keeps its last finite state.
+        ValueError: the loss is not finite; no update is made from it.
 
     Example:
         >>> from utils.bigram import BigramLanguageModel

@@ -12,6 +12,8 @@ RTOL, ATOL = 1e-4, 1e-5  # float32 sums in another order differ by about 1e-6
 FACTS = {
     "inputs_unchanged": "Your answer changes its input. Compute a new tensor instead of working in place.",
     "random_state_unchanged": "Your answer draws from PyTorch's global random state, which nobody asked for.",
+    "other_random_states_unchanged": "Your answer draws from the global random state of Python or NumPy. "
+    "Draw from the generator you are given, if there is one.",
     "same_again": "Called twice with the same numbers, your answer gives two results. It must not keep "
     "anything from one call to the next.",
 }

@@ -104,7 +104,7 @@ def html_row(row: Row) -> str:
     )
     return (
         f'<li style="margin:.15em 0"><b style="color:{COLOURS[row.status]}">{SYMBOLS[row.status]}</b> '
-        f"{escape(row.title)} ({row.points}/{row.max_points}){details}</li>"
+        f"{marked_up(row.title)} ({row.points}/{row.max_points}){details}</li>"
     )
 
 

@@ -40,7 +40,9 @@ def check(exercise_id: str, *answers: Any) -> Report:
     exercise = EXERCISES.get(name)
     if exercise is None:
         known = ", ".join(EXERCISES)
-        return Report(name, "", f"Expected an exercise's id, as in `check(\"1.1\", ...)`. There are: {known}.", ())
+        return Report(
+            name or "?", "", f'Expected an exercise\'s id, as in `check("1.1", ...)`. There are: {known}.', ()
+        )
     if problem := wrong_arguments(exercise, answers):
         return nothing_earned(exercise, "failed", problem)
     try:
@@ -99,23 +101,27 @@ def is_stub(seen: Seen, part_name: str) -> bool:
 def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, str | None], inputs: Inputs) -> list[str]:
     """Sentences of the misconceptions that behave like the answer wherever it is wrong.
 
-    One that explains every fault wins; otherwise each fault gets the first one that explains it.
+    One that explains every fault wins; otherwise each fault gets the first one that explains it. The same
+    behaviour explains most. Where a judge of its own looks at random draws, the same fault has to do.
     """
     failed = [name for name, fault in faults.items() if fault and not is_stub(seen, name)]
     if not failed:
         return []
+    exact: dict[str, list[Misconception]] = {name: [] for name in failed}
     alike: dict[str, list[Misconception]] = {name: [] for name in failed}
     failed_inputs = {name: inputs[name] for name in failed}
     for misconception in exercise.misconceptions:
         behaviour = exercise.probe(misconception.answer, failed_inputs)
         its_faults = exercise.judge(behaviour, expected, failed_inputs)
         for name in failed:
-            # where a judge of its own looks at random draws, the same fault is as alike as two answers get
             has_own_judge = exercise.part(name).judge is not judge_observation
-            if (has_own_judge and its_faults[name] == faults[name]) or (
-                its_faults[name] and same_behaviour(seen[name], behaviour[name])
-            ):
+            if its_faults[name] and same_behaviour(seen[name], behaviour[name]):
+                exact[name].append(misconception)
+            elif has_own_judge and its_faults[name] == faults[name]:
                 alike[name].append(misconception)
+        if all(misconception in exact[name] for name in failed):
+            return [misconception.sentence]
+    alike = {name: exact[name] + alike[name] for name in failed}
     for misconception in exercise.misconceptions:
         if all(misconception in alike[name] for name in failed):
             return [misconception.sentence]

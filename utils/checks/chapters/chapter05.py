@@ -1,6 +1,7 @@
 """Exercises of chapter 5, the bigram language model."""
 
 import random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +9,9 @@ from torch import Tensor, nn
 
 from utils.bigram import BigramLanguageModel, bigram_log_probs
 from utils.checks.chapters.parts import any_input, manners, values
-from utils.checks.compare import judge_error, show
+from utils.checks.compare import judge_error, judge_observation, show
 from utils.checks.exercise import Exercise, Misconception, Part
-from utils.checks.probes.chapter05 import LARGE_BATCH, PROBES, SMALL_BATCHES
+from utils.checks.probes.chapter05 import LARGE_BATCH, PROBES, SMALL_BATCHES, Storyteller
 from utils.checks.probes.observe import Case, Observation, Raised
 from utils.generation import generate
 from utils.tokenizers import CharTokenizer, characters_per_token
@@ -752,17 +753,59 @@ def generate_one_mode_for_all(model, idx, max_new_tokens, generator):
     return result
 
 
+def judge_text(got: Observation, expected: Observation, case: Case) -> str | None:
+    """The prompt, then ids that were drawn from the right distribution, whatever the draws were."""
+    problem = problem_with_draws(got.get("result"), got.get("draws"), case)
+    if problem is None:
+        return None
+    fault = judge_observation(got, {"result": expected["result"]}, case)
+    return " ".join(filter(None, [problem, fault])) if isinstance(got.get("result"), Tensor) else fault or problem
+
+
+def problem_with_draws(text: Any, draws: Any, case: Case) -> str | None:
+    """What is wrong with a text and the ``multinomial`` calls that made it."""
+    idx, steps = case["idx"], case["max_new_tokens"]
+    batch_size, length = idx.shape
+    if not isinstance(text, Tensor) or text.dtype != torch.int64 or text.shape != (batch_size, length + steps):
+        return f"The result should hold int64 ids, shape {(batch_size, length + steps)}."
+    if not torch.equal(text[:, :length], idx):
+        return "The result should begin with the prompt."
+    if len(draws) != steps:
+        return f"{steps} new tokens take {steps} calls of `multinomial`, one per step; yours made {len(draws)}."
+    with torch.no_grad():
+        logits, _ = Storyteller(case["tables"].double())(text)
+    wanted = torch.softmax(logits[:, length - 1 : -1], dim=-1)  # (B, new, V): what each step should draw from
+    for step, (weights, ids, has_generator) in enumerate(draws):
+        if not has_generator:
+            return "`multinomial` did not get the generator: pass `generator=generator`."
+        if not torch.equal(ids.flatten(), text[:, length + step]):
+            return "The ids that `multinomial` drew are not the ones in the text."
+        weights = weights.double().reshape(wanted[:, step].shape)
+        if not torch.allclose(weights / weights.sum(dim=-1, keepdim=True), wanted[:, step], rtol=1e-3, atol=1e-5):
+            return "The probabilities you draw from are not the softmax of the last position's logits."
+    return None
+
+
 EXERCISE_5_4 = Exercise(
     id="5.4",
     title="Generate text",
     reference=generate,
     parts=(
-        values(
+        Part(
+            "values",
+            "The prompt, followed by sampled tokens",
             2,
             "Feed the whole sequence, take the last position's logits, softmax, one multinomial, append; repeat.",
-            "The prompt, followed by sampled tokens",
+            judge=judge_text,
         ),
-        any_input(1, "No new token, one new token, near-certain choices"),
+        Part(
+            "any_input",
+            "No new token, one new token, many, near-certain choices",
+            1,
+            "The earlier texts are right, so look at what is special here: their length, or very large logits.",
+            judge=judge_text,
+            needs=("values",),
+        ),
         manners(1, "The model's mode, the prompt and the random state stay as they were"),
     ),
     probes=PROBES["5.4"],
@@ -1069,12 +1112,26 @@ def division_by_zero(text, encoding):
     return len(text) / len(encoding.encode_ordinary(text))
 
 
+def judge_ratio(got: Observation, expected: Observation, case: Case) -> str | None:
+    """As every judge, and not rounded: a division has no reason to be off."""
+    fault = judge_observation(got, expected, case)
+    if fault is None and abs(got["result"] - expected["result"]) > 1e-6 * expected["result"]:
+        return "Your number is rounded. Return the ratio as it is; rounding belongs where it is printed."
+    return fault
+
+
 EXERCISE_5_6 = Exercise(
     id="5.6",
     title="Characters per token",
     reference=characters_per_token,
     parts=(
-        values(1, "The number of characters divided by the number of tokens."),
+        Part(
+            "values",
+            "Right numbers on ordinary input",
+            1,
+            "The number of characters divided by the number of tokens.",
+            judge=judge_ratio,
+        ),
         any_input(1, "Accents, emoji, special tokens in the text"),
         Part(
             "error",

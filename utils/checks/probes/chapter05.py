@@ -4,11 +4,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from utils.checks.probes.observe import (
     Case,
     Observation,
     Probe,
+    RandomStates,
+    apart,
     attempt,
     call_plainly,
     load_parameters,
@@ -52,7 +55,7 @@ def texts(generator: torch.Generator) -> list[Case]:
 
 def odd_texts(generator: torch.Generator) -> list[Case]:
     return [
-        {"text": some_text(generator, "éßäöü€🙂 \t\n", 30), "sample": "🙂 €\né", "other": "abc"},
+        {"text": some_text(generator, "éßäöü€🙂 \t\n", 30), "sample": " 🙂€ é\n", "other": "abc"},
         {"text": "a", "sample": "aaa", "other": "zab"},
         {"text": some_text(generator, "0123456789", 12), "sample": "", "other": "9 8"},
     ]
@@ -138,7 +141,7 @@ def observe_many_draws(answer: Any, case: Case) -> Observation:
 
 def observe_sources(answer: Any, case: Case) -> Observation:
     data = torch.arange(1000)
-    state = torch.get_rng_state()
+    states = RandomStates()
 
     def batches(draws: torch.Generator) -> list[Any]:
         return [to_data(answer(data, case["block_size"], 16, draws)) for _ in range(2)]
@@ -149,7 +152,7 @@ def observe_sources(answer: Any, case: Case) -> Observation:
         "the_next_batch_is_another": attempt(lambda: not same(first[0], first[1])),
         "another_seed_gives_others": attempt(lambda: not same(first, batches(seeded(case["seed"] + 1)))),
         "inputs_unchanged": torch.equal(data, torch.arange(1000)),
-        "random_state_unchanged": torch.equal(torch.get_rng_state(), state),
+        **states.unchanged(),
     }
 
 
@@ -199,17 +202,20 @@ def observe_table(answer: Any, case: Case) -> Observation:
 
 def observe_logits(answer: Any, case: Case) -> Observation:
     model = loaded(answer, case)
-    with_targets = attempt(lambda: model(case["idx"], case["targets"])[0])
+    idx, targets, states = apart(case["idx"]), apart(case["targets"]), RandomStates()
     return {
+        "logits_with_targets": attempt(lambda: model(idx, targets)[0]),
+        "inputs_unchanged": torch.equal(idx, case["idx"]) and torch.equal(targets, case["targets"]),
         "without_targets": call_plainly(model, case["idx"]),
-        "logits_with_targets": with_targets,
+        "with_other_tokens": call_plainly(model, (case["idx"] + 1) % len(case["token_embedding_table.weight"])),
+        **states.unchanged(),
     }
 
 
 def observe_loss(answer: Any, case: Case) -> Observation:
     model = loaded(answer, case)
     raw: list[Any] = []
-    stopped = attempt(lambda: raw.append(model(case["idx"], case["targets"])[1]))
+    stopped = attempt(lambda: raw.append(model(apart(case["idx"]), apart(case["targets"]))[1]))
     if stopped is not None:
         return {"loss": stopped}
     weight = model.get_parameter("token_embedding_table.weight")
@@ -236,6 +242,23 @@ class Storyteller(nn.Module):
         return self.tables[0][idx] + self.tables[1][history], None  # (B, T, V)
 
 
+class Draws(TorchFunctionMode):
+    """While active, writes down every call of ``multinomial``: probabilities, ids, and whether it had the generator."""
+
+    def __init__(self, generator: torch.Generator):
+        super().__init__()
+        self.generator = generator
+        self.seen: list[list[Any]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if getattr(func, "__name__", "") == "multinomial":
+            weights = args[0] if args else kwargs["input"]
+            self.seen.append([to_data(weights), to_data(result), kwargs.get("generator") is self.generator])
+        return result
+
+
 def prompts(generator: torch.Generator) -> list[Case]:
     sizes = [(6, 3, 4, 8), (5, 1, 1, 12), (9, 2, 7, 5), (4, 5, 2, 1)]
     return [
@@ -256,19 +279,22 @@ def odd_prompts(generator: torch.Generator) -> list[Case]:
         nothing_new | {"max_new_tokens": 0},
         one_new | {"max_new_tokens": 1},
         sure | {"tables": 1000 * sure["tables"]},
+        one_new | {"max_new_tokens": 70},  # longer than a context that someone may have in mind
     ]
 
 
 def observe_text(answer: Any, case: Case) -> Observation:
     model = Storyteller(case["tables"])
-    arguments = (case["idx"].clone(), case["max_new_tokens"], seeded(case["seed"]))
-    return {"result": attempt(lambda: answer(model, *arguments))}
+    generator = seeded(case["seed"])
+    with Draws(generator) as draws:
+        result = attempt(lambda: answer(model, apart(case["idx"]), case["max_new_tokens"], generator))
+    return {"result": result, "draws": draws.seen}
 
 
 def observe_traces(answer: Any, case: Case) -> Observation:
     """What generating leaves behind, for a model in training, in eval and in mixed mode."""
     seen: Observation = {}
-    state = torch.get_rng_state()
+    states = RandomStates()
     for mode in ("training", "eval", "mixed"):
         model = Storyteller(case["tables"]).train(mode != "eval")
         if mode == "mixed":
@@ -278,12 +304,11 @@ def observe_traces(answer: Any, case: Case) -> Observation:
         made: list[Any] = []
         arguments = (idx, case["max_new_tokens"], seeded(case["seed"]))
         stopped = attempt(lambda m=model, a=arguments, out=made: out.append(answer(m, *a)))
-        seen[f"result_with_the_model_in_{mode}_mode"] = to_data(made[0]) if made else stopped
+        seen[f"shape_with_the_model_in_{mode}_mode"] = attempt(lambda out=made: list(out[0].shape)) if made else stopped
         seen[f"{mode}_mode_restored"] = before == [module.training for module in model.modules()]
         seen[f"no_gradient_graph_in_{mode}_mode"] = not getattr((made or [None])[0], "requires_grad", False)
         seen[f"prompt_unchanged_in_{mode}_mode"] = torch.equal(idx, case["idx"])
-    seen["random_state_unchanged"] = torch.equal(torch.get_rng_state(), state)
-    return seen
+    return seen | states.unchanged()
 
 
 # 5.5 ------------------------------------------------------------------------------------------------
@@ -302,17 +327,18 @@ def odd_id_sequences(generator: torch.Generator) -> list[Case]:
         {"data": torch.tensor([1, 1]), "vocab_size": 2},
         {"data": torch.randint(3, (2,), generator=generator), "vocab_size": 7},
         {"data": torch.randint(1, (9,), generator=generator), "vocab_size": 1},
-        {"data": torch.randint(65, (3000,), generator=generator), "vocab_size": 65, "strided": True},
+        {"data": torch.randint(65, (1500,), generator=generator), "vocab_size": 65, "strided": True},
+        {"data": torch.randint(40, (3000,), generator=generator) // 39, "vocab_size": 2},  # counts in the thousands
     ]
 
 
 def observe_counts(answer: Any, case: Case) -> Observation:
-    data, state = case["data"].clone(), torch.get_rng_state()
+    data, states = case["data"].clone(), RandomStates()
     first = attempt(lambda: answer(data, case["vocab_size"]))
     return {
         "result": first,
         "inputs_unchanged": torch.equal(data, case["data"]),
-        "random_state_unchanged": torch.equal(torch.get_rng_state(), state),
+        **states.unchanged(),
         "same_again": same([attempt(lambda: answer(data, case["vocab_size"]))], [first])
         if isinstance(first, Tensor)
         else True,

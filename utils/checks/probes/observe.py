@@ -123,10 +123,24 @@ def apart(tensor: Tensor) -> Tensor:
     return torch.stack([tensor, tensor], dim=-1)[..., 0]
 
 
-def global_random_state() -> tuple[Any, ...]:
-    """The global random states of PyTorch, Python and NumPy, to be compared with ``==``."""
+class RandomStates:
+    """The global random states at one moment, and whether they are still the same later."""
+
+    def __init__(self) -> None:
+        self.torch, self.others = torch.get_rng_state(), other_random_states()
+
+    def unchanged(self) -> Observation:
+        """What to add to an observation."""
+        return {
+            "random_state_unchanged": torch.equal(torch.get_rng_state(), self.torch),
+            "other_random_states_unchanged": other_random_states() == self.others,
+        }
+
+
+def other_random_states() -> tuple[Any, ...]:
+    """The states of Python's and NumPy's global random numbers, to be compared with ``==``."""
     kind, numbers, *rest = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, numbers.tobytes(), *rest
+    return random.getstate(), kind, numbers.tobytes(), *rest
 
 
 def call_plainly(function: Callable[..., Any], *arguments: Any, strided: bool = False, **options: Any) -> Any:
@@ -140,13 +154,13 @@ def call_watched(function: Callable[..., Any], *arguments: Any, **options: Any) 
 
     Returns:
         ``result``: the first call's value.
-        ``inputs_unchanged``, ``random_state_unchanged``: about the first call.
+        ``inputs_unchanged``, ``random_state_unchanged``, ``other_random_states_unchanged``: about the first call.
         ``on_other_numbers``: the value of a call on the squares of the floating arguments.
         ``same_again``: whether the last call, with gradients, agrees with the first.
         ``gradients``: one tensor for each floating argument, None where none arrived.
     """
     given = [laid_out(a, False) if isinstance(a, Tensor) else a for a in arguments]
-    state = global_random_state()
+    states = RandomStates()
     with torch.no_grad():
         result = attempt(lambda: function(*given, **options))
     seen: Observation = {
@@ -154,7 +168,7 @@ def call_watched(function: Callable[..., Any], *arguments: Any, **options: Any) 
         "inputs_unchanged": all(
             torch.equal(now, before) for now, before in zip(given, arguments, strict=True) if isinstance(before, Tensor)
         ),
-        "random_state_unchanged": global_random_state() == state,
+        **states.unchanged(),
     }
     if isinstance(result, Raised):
         return seen
