@@ -485,6 +485,36 @@ def test_masked_weights_are_exactly_zero_and_rows_add_to_one(normalizer, build):
     assert_close(weights.sum(dim=-1), torch.ones(num_heads, num_tokens))
 
 
+# Dropout
+
+
+@every_causal
+def test_dropout_scales_the_surviving_weights_in_training_only(build):
+    num_tokens, num_heads, p = 40, heads_of(build), 0.25
+    module = build(num_tokens, num_heads * num_tokens, length=num_tokens, dropout=p, num_heads=num_heads)
+    kept = revealed_weights(module.eval(), num_tokens, num_heads)
+    assert_close(kept.sum(dim=-1), torch.ones(num_heads, num_tokens))
+    dropped = revealed_weights(seeded(0, module.train), num_tokens, num_heads)
+    survives = dropped != 0
+    assert_close(dropped, kept / (1 - p) * survives)
+    lower = torch.ones(num_tokens, num_tokens).tril().bool().expand_as(kept)
+    assert survives[lower].float().mean() == pytest.approx(1 - p, abs=0.06)
+
+
+@every_causal
+def test_dropout_of_zero_changes_nothing_in_training(build):
+    module = build(3, 4, num_heads=2)
+    assert torch.equal(module.train()(TWO_COPIES), module.eval()(TWO_COPIES))
+
+
+@every_causal
+def test_dropout_draws_anew_in_training_and_never_in_eval(build):
+    module = build(3, 4, dropout=0.5, num_heads=2)
+    torch.manual_seed(0)
+    assert not torch.equal(module.train()(TWO_COPIES), module(TWO_COPIES))
+    assert torch.equal(module.eval()(TWO_COPIES), module(TWO_COPIES))
+
+
 # The causal mask
 
 
@@ -568,36 +598,6 @@ def test_saved_module_gives_the_same_after_loading(build, tmp_path):
     torch.save(saved.state_dict(), tmp_path / "weights.pt")
     fresh.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     assert torch.equal(fresh(TWO_COPIES), saved(TWO_COPIES))
-
-
-# Dropout
-
-
-@every_causal
-def test_dropout_scales_the_surviving_weights_in_training_only(build):
-    num_tokens, num_heads, p = 40, heads_of(build), 0.25
-    module = build(num_tokens, num_heads * num_tokens, length=num_tokens, dropout=p, num_heads=num_heads)
-    kept = revealed_weights(module.eval(), num_tokens, num_heads)
-    assert_close(kept.sum(dim=-1), torch.ones(num_heads, num_tokens))
-    dropped = revealed_weights(seeded(0, module.train), num_tokens, num_heads)
-    survives = dropped != 0
-    assert_close(dropped, kept / (1 - p) * survives)
-    lower = torch.ones(num_tokens, num_tokens).tril().bool().expand_as(kept)
-    assert survives[lower].float().mean() == pytest.approx(1 - p, abs=0.06)
-
-
-@every_causal
-def test_dropout_of_zero_changes_nothing_in_training(build):
-    module = build(3, 4, num_heads=2)
-    assert torch.equal(module.train()(TWO_COPIES), module.eval()(TWO_COPIES))
-
-
-@every_causal
-def test_dropout_draws_anew_in_training_and_never_in_eval(build):
-    module = build(3, 4, dropout=0.5, num_heads=2)
-    torch.manual_seed(0)
-    assert not torch.equal(module.train()(TWO_COPIES), module(TWO_COPIES))
-    assert torch.equal(module.eval()(TWO_COPIES), module(TWO_COPIES))
 
 
 # Heads

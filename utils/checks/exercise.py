@@ -1,6 +1,6 @@
 """What an exercise is: data. Marks, misconceptions and the parts they are made of."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,16 +98,16 @@ class Exercise:
         Seeds the global random state before each part, so that answers which draw from it can be compared,
         and starts each case with PyTorch's own settings, so that no answer can change them for the next one.
         """
-        seen: Seen = {}
-        for name, cases in inputs.items():
-            torch.manual_seed(0)
-            seen[name] = []
-            for case in cases:
-                torch.set_default_dtype(torch.float32)
-                with torch.enable_grad():
-                    seen[name].append(observe_safely(self.probes[name], answer, case))
-        torch.set_default_dtype(torch.float32)
-        return seen
+        return {name: list(self.trials(answer, name, cases)) for name, cases in inputs.items()}
+
+    def trials(self, answer: Any, part_name: str, cases: list[Case]) -> Iterator[Observation]:
+        """What an answer does in one part, case by case."""
+        torch.manual_seed(0)
+        for case in cases:
+            with torch.enable_grad():
+                observation = observe_safely(self.probes[part_name], answer, case)
+            torch.set_default_dtype(torch.float32)
+            yield observation
 
     def judge(self, seen: Seen, expected: Seen, inputs: Inputs) -> dict[str, str | None]:
         """For every part in ``inputs`` the first thing that is wrong, or None. Looks at data only."""

@@ -12,9 +12,9 @@ from torch import nn
 
 from utils.checks.chapters import EXERCISES
 from utils.checks.compare import difference, judge_observation
-from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers, well_formed
+from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers, fault_in, well_formed
 from utils.checks.forbidden import Watch, mentioned
-from utils.checks.probes.observe import Raised
+from utils.checks.probes.observe import Case, Observation, Raised
 from utils.checks.report import Report, Row
 
 SEED = 2017  # the year of "Attention Is All You Need"; any other number would do
@@ -109,15 +109,12 @@ def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, st
         return []
     exact: dict[str, list[Misconception]] = {name: [] for name in failed}
     alike: dict[str, list[Misconception]] = {name: [] for name in failed}
-    failed_inputs = {name: inputs[name] for name in failed}
     for misconception in exercise.misconceptions:
-        behaviour = exercise.probe(misconception.answer, failed_inputs)
-        its_faults = exercise.judge(behaviour, expected, failed_inputs)
         for name in failed:
-            has_own_judge = exercise.part(name).judge is not judge_observation
-            if its_faults[name] and same_behaviour(seen[name], behaviour[name]):
+            fault, is_same = behaviour_of(misconception, exercise, name, seen[name], expected[name], inputs[name])
+            if fault and is_same:
                 exact[name].append(misconception)
-            elif has_own_judge and its_faults[name] == faults[name]:
+            elif fault == faults[name] and exercise.part(name).judge is not judge_observation:
                 alike[name].append(misconception)
         if all(misconception in exact[name] for name in failed):
             return [misconception.sentence]
@@ -128,13 +125,30 @@ def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, st
     return list(dict.fromkeys(alike[name][0].sentence for name in failed if alike[name]))
 
 
-def same_behaviour(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
-    """Whether two answers did the same in every case of a part."""
+def behaviour_of(
+    misconception: Misconception,
+    exercise: Exercise,
+    part_name: str,
+    seen: list[Observation],
+    expected: list[Observation],
+    cases: list[Case],
+) -> tuple[str | None, bool]:
+    """A misconception's fault in one part, and whether it behaves like ``seen``. Stops when both are clear."""
+    judge = exercise.part(part_name).judge
+    fault, is_same = None, True
+    behaviour = exercise.trials(misconception.answer, part_name, cases)
+    for case, its, mine, wanted in zip(cases, behaviour, seen, expected, strict=True):
+        is_same = is_same and same_behaviour(its, mine)
+        fault = fault or fault_in(judge, its, wanted, case)
+        if not is_same and (fault or judge is judge_observation):
+            break
+    return fault, is_same
+
+
+def same_behaviour(first: Observation, second: Observation) -> bool:
+    """Whether two answers did the same in one case."""
     try:
-        return all(
-            a.keys() == b.keys() and not any(differs(a[name], b[name]) for name in a)
-            for a, b in zip(first, second, strict=True)
-        )
+        return first.keys() == second.keys() and not any(differs(first[name], second[name]) for name in first)
     except Exception:  # values that can't be compared are not the same
         return False
 

@@ -65,6 +65,7 @@ def texts_with_strangers(generator: torch.Generator) -> list[Case]:
     return [
         {"text": some_text(generator, "hi there"[1:], 20), "sample": "the€re", "names": ["€"]},
         {"text": some_text(generator, "abc", 9), "sample": "Ω", "names": ["Ω"]},
+        {"text": some_text(generator, "abc", 7), "sample": "ab?", "names": ["?"]},
     ]
 
 
@@ -284,7 +285,7 @@ def odd_prompts(generator: torch.Generator) -> list[Case]:
 
 
 def observe_text(answer: Any, case: Case) -> Observation:
-    model = Storyteller(case["tables"])
+    model = Storyteller(case["tables"].clone())
     generator = seeded(case["seed"])
     with Draws(generator) as draws:
         result = attempt(lambda: answer(model, apart(case["idx"]), case["max_new_tokens"], generator))
@@ -296,7 +297,7 @@ def observe_traces(answer: Any, case: Case) -> Observation:
     seen: Observation = {}
     states = RandomStates()
     for mode in ("training", "eval", "mixed"):
-        model = Storyteller(case["tables"]).train(mode != "eval")
+        model = Storyteller(case["tables"].clone()).train(mode != "eval")
         if mode == "mixed":
             model.dropout.eval()
         before = [module.training for module in model.modules()]
@@ -306,6 +307,9 @@ def observe_traces(answer: Any, case: Case) -> Observation:
         stopped = attempt(lambda m=model, a=arguments, out=made: out.append(answer(m, *a)))
         seen[f"shape_with_the_model_in_{mode}_mode"] = attempt(lambda out=made: list(out[0].shape)) if made else stopped
         seen[f"{mode}_mode_restored"] = before == [module.training for module in model.modules()]
+        seen[f"model_unchanged_in_{mode}_mode"] = model.tables.requires_grad and torch.equal(
+            model.tables, case["tables"]
+        )
         seen[f"no_gradient_graph_in_{mode}_mode"] = not getattr((made or [None])[0], "requires_grad", False)
         seen[f"prompt_unchanged_in_{mode}_mode"] = torch.equal(idx, case["idx"])
     return seen | states.unchanged()

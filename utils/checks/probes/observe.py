@@ -201,8 +201,8 @@ def plainly(answer: Any, case: Case) -> Observation:
 
 def watched(answer: Any, case: Case) -> Observation:
     """Call a function and watch what else it touches."""
-    options = case.get("options", {})
-    return call_watched(answer, *(value for name, value in case.items() if name != "options"), **options)
+    arguments = [value for name, value in case.items() if name not in ("strided", "options")]
+    return call_watched(answer, *arguments, **case.get("options", {}))
 
 
 def gradients_of(result: Any, leaves: list[Tensor]) -> list[Tensor | None]:

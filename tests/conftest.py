@@ -1,0 +1,33 @@
+"""Paths and notebooks that several test files share."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK_PATHS = sorted([*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.ipynb")])
+
+
+def name_of(path: Path) -> str:
+    """The path as pytest shows it."""
+    return f"{path.parent.name}/{path.name}"
+
+
+@pytest.fixture(params=NOTEBOOK_PATHS, ids=name_of)
+def notebook_path(request: pytest.FixtureRequest) -> Path:
+    """Every notebook of the course in turn."""
+    return request.param
+
+
+@pytest.fixture
+def notebook(notebook_path: Path) -> NotebookNode:
+    """Every notebook of the course in turn, read."""
+    return nbformat.read(notebook_path, as_version=4)
+
+
+@pytest.fixture(params=sorted({path.name for path in NOTEBOOK_PATHS}))
+def chapter(request: pytest.FixtureRequest) -> tuple[NotebookNode, NotebookNode]:
+    """Every chapter in turn: the learner's notebook and the solved one."""
+    return tuple(nbformat.read(ROOT / folder / request.param, as_version=4) for folder in ("notebooks", "solutions"))
