@@ -20,8 +20,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import data
-from utils.data import DataFile, DataUnavailableError, Source, fetch
+from utils import data, fetching
+from utils.fetching import DataFile, DataUnavailableError, Source, fetch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONTENT = b"To be, or not to be\n" * 50
@@ -98,7 +98,7 @@ def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 @pytest.fixture
 def own_folders(tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A stand-in for `data/` and for the user's cache folder."""
-    monkeypatch.setattr(data, "DATA_FOLDER", tmp_path / "data")
+    monkeypatch.setattr(fetching, "DATA_FOLDER", tmp_path / "data")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     return tmp_path / "data", tmp_path / "user" / "attention-course"
 
@@ -143,7 +143,7 @@ def test_given_folder_is_the_only_one_used(own_folders, tmp_path):
 
 RIVAL = """
 import hashlib, sys
-from utils.data import DataFile, Source, fetch
+from utils.fetching import DataFile, Source, fetch
 content = sys.argv[2].encode() * 3_000_000
 sha256 = hashlib.sha256(content).hexdigest()
 file = DataFile("play.txt", len(content), sha256, (Source("memory", lambda: content),))
@@ -181,7 +181,7 @@ def test_wrong_content_is_never_stored(tmp_path):
 
 
 def test_error_says_what_was_tried_and_what_to_do(own_folders, monkeypatch):
-    monkeypatch.setattr(data, "REPOSITORY", own_folders[0].parent)
+    monkeypatch.setattr(fetching, "REPOSITORY", own_folders[0].parent)
     portal = b"<html>log in</html>"
     file = file_from(unreachable, Counted(portal))
     with pytest.raises(DataUnavailableError) as caught:
@@ -229,17 +229,17 @@ def no_proxy(monkeypatch) -> None:
 
 
 def test_download_is_silent_where_nobody_watches(server, capfd):
-    assert data.download(f"{server}/play", len(CONTENT)) == CONTENT
+    assert fetching.download(f"{server}/play", len(CONTENT)) == CONTENT
     assert capfd.readouterr() == ("", "")
 
 
 def test_download_reads_hardly_more_than_expected(server):
-    assert len(data.download(f"{server}/play", 10)) == 11
+    assert len(fetching.download(f"{server}/play", 10)) == 11
 
 
 def test_cut_download_is_refused(server, tmp_path):
     with pytest.raises(DataUnavailableError, match=r"wrong content \(100 bytes"):
-        fetch(file_from(partial(data.download, f"{server}/cut", len(CONTENT))), tmp_path)
+        fetch(file_from(partial(fetching.download, f"{server}/cut", len(CONTENT))), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,7 +247,7 @@ def test_cut_download_is_refused(server, tmp_path):
 def test_silent_server_is_given_up_soon(server, page):
     start = time.monotonic()
     with pytest.raises(TimeoutError):
-        data.download(f"{server}/{page}", len(CONTENT), answer_seconds=0.2)
+        fetching.download(f"{server}/{page}", len(CONTENT), answer_seconds=0.2)
     assert time.monotonic() - start < 1.5
 
 
@@ -255,18 +255,18 @@ def test_slow_name_lookup_is_given_up_soon(monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", lambda *arguments, **options: time.sleep(2))
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
-        data.download("http://play.invalid/", 1, answer_seconds=0.2)
+        fetching.download("http://play.invalid/", 1, answer_seconds=0.2)
     assert time.monotonic() - start < 1.5
 
 
 def test_slow_download_is_given_up(server):
     with pytest.raises(TimeoutError, match="not complete after 0 s"):
-        data.download(f"{server}/play", len(CONTENT), total_seconds=0)
+        fetching.download(f"{server}/play", len(CONTENT), total_seconds=0)
 
 
 def test_missing_page_is_an_error(server):
     with pytest.raises(OSError, match="404"):
-        data.download(f"{server}/missing", 1)
+        fetching.download(f"{server}/missing", 1)
 
 
 def pip_stand_in(folder: Path, script: str) -> str:
@@ -291,7 +291,7 @@ def pip_stand_in(folder: Path, script: str) -> str:
 def test_failing_pip_is_reported_and_stays_silent(tmp_path, monkeypatch, capfd, script, message):
     monkeypatch.setattr(sys, "executable", pip_stand_in(tmp_path, script))
     with pytest.raises(OSError, match=message):
-        data.wheel_from_index("package==1", "0" * 64, seconds=0.3 if "sleep" in script else 30)
+        fetching.wheel_from_index("package==1", "0" * 64, seconds=0.3 if "sleep" in script else 30)
     assert capfd.readouterr() == ("", "")
 
 
@@ -299,7 +299,7 @@ def test_failing_pip_is_reported_and_stays_silent(tmp_path, monkeypatch, capfd, 
 def test_wheel_with_another_checksum_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", pip_stand_in(tmp_path, "echo not a wheel > package.whl"))
     with pytest.raises(ValueError, match=r"wrong content .* expected 0000"):
-        data.wheel_from_index("package==1", "0" * 64)
+        fetching.wheel_from_index("package==1", "0" * 64)
 
 
 # The corpus

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.data import TINYSHAKESPEARE, fetch
+from utils.data import TINYSHAKESPEARE
+from utils.fetching import fetch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

