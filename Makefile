@@ -27,7 +27,7 @@ lint: $(VENV)/.test            ## style of the code
 	$(BIN)/ruff format --check .
 
 unit: $(VENV)/.test data       ## tests of references, exercises, release and notebooks
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -p no:nbval -n $(JOBS) tests
 
 nbval: $(VENV)/.test data      ## re-execute every notebook and compare every output
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval --nbval-current-env notebooks solutions

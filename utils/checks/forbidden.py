@@ -27,6 +27,8 @@ def plain_name(name: str) -> str:
 class Watch(TorchFunctionMode):
     """While active, notes every forbidden PyTorch function that is called, by whatever alias.
 
+    The probe's own calls are noted, too: a probe must do without what its exercise forbids.
+
     Example:
         >>> import torch
         >>> with Watch({"softmax"}) as watch:

@@ -2,9 +2,11 @@
 
 import random
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,11 @@ Observation = dict[str, Any]  # what the answer did in one trial, by name
 
 @dataclass(frozen=True)
 class Raised:
-    """An exception as data: the names of its class and bases, and its message."""
+    """An exception as data: the names of its class and bases, its message, and the line of the answer."""
 
     kinds: tuple[str, ...]
     message: str
+    line: str = ""
 
     @property
     def is_stub(self) -> bool:
@@ -84,7 +87,7 @@ def attempt(action: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         kinds = tuple(kind.__name__ for kind in type(error).__mro__ if kind is not object)
-        return Raised(kinds, message_of(error))
+        return Raised(kinds, message_of(error), line_of(error))
 
 
 def message_of(error: BaseException) -> str:
@@ -99,6 +102,19 @@ def message_of(error: BaseException) -> str:
     except Exception:  # a learner's own exception class may fail even at this
         return ""
     return re.sub(r" at 0x[0-9a-fA-F]+|0x[0-9a-fA-F]{6,}", "", text)
+
+
+def line_of(error: BaseException) -> str:
+    """The innermost line of the learner's own code on the way to an exception; empty if its source is not known.
+
+    Example:
+        >>> line_of(ValueError("never raised"))
+        ''
+    """
+    foreign = (str(Path(__file__).parent.parent), str(Path(torch.__file__).parent))  # the checks and PyTorch
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.line for frame in frames if frame.line and not frame.filename.startswith(foreign)]
+    return own[-1] if own else ""
 
 
 def observe_safely(probe: Probe, answer: Any, case: Case) -> Observation:
