@@ -231,7 +231,7 @@ def test_chapter_keeps_to_the_size_and_the_frame(notebook: NotebookNode):
     assert 2500 <= len(text.split()) <= 4000
     for cell in code_cells(notebook):
         if role_of(cell)[0] != "answer":
-            assert len(cell.source.splitlines()) <= 22, cell.id
+            assert len(cell.source.splitlines()) <= 20, cell.id
     for wanted in (
         "colab.research.google.com",
         "After this chapter you can",
