@@ -61,7 +61,7 @@ def evaluate(exercise: Exercise, answers: tuple[Any, ...], generator: torch.Gene
         seen = exercise.probe(answer, inputs)
     used = watch.used.union(*(mentioned(a, exercise.forbid) for a in answers))
     if used:
-        names = ", ".join(f"`{name}`" for name in sorted(used))
+        names = ", ".join("`@` (`matmul`)" if name == "matmul" else f"`{name}`" for name in sorted(used))
         return nothing_earned(exercise, "failed", f"This exercise is about doing without {names}.")
     return report_on(exercise, seen, inputs)
 
