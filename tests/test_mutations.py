@@ -44,13 +44,6 @@ CHAPTER_1 = "notebooks/01_dot_product_attention.ipynb"
 MISTAKES = [
     # Found by the stored outputs of a notebook
     Mistake(
-        "stable softmax without the largest score, in the notebook",
-        "normalizers",
-        "torch.exp(scores - scores.amax(dim=dim, keepdim=True))",
-        "torch.exp(scores)",
-        CHAPTER_1,
-    ),
-    Mistake(
         "weights normalised over the queries",
         "attention",
         "torch.softmax(attn_scores, dim=-1)\n\n\nclass SimpleSelfAttention",
@@ -62,7 +55,7 @@ MISTAKES = [
         "attention",
         "return weights @ inputs",
         "return weights.transpose(-2, -1) @ inputs",
-        CHAPTER_1,
+        ATTENTION,
     ),
     Mistake(
         "scores scaled where they should not be",
