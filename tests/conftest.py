@@ -1,9 +1,11 @@
 """Paths and notebooks that several test files share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,3 +33,12 @@ def notebook(notebook_path: Path) -> NotebookNode:
 def chapter(request: pytest.FixtureRequest) -> tuple[NotebookNode, NotebookNode]:
     """Every chapter in turn: the learner's notebook and the solved one."""
     return tuple(nbformat.read(ROOT / folder / request.param, as_version=4) for folder in ("notebooks", "solutions"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors: threads only get into each other's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

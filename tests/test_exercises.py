@@ -34,14 +34,7 @@ SEEDS = (0, 1)
 TRIVIAL = {"4.2", "4.5"}  # answers of one line, where one misconception is all there is
 ROOT = Path(__file__).parent.parent
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors: threads only get into each other's way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def evaluated(exercise: Exercise, answer, seed: int) -> Report:

@@ -26,13 +26,7 @@ from utils.normalizers import AddOneNormalizer, stable_softmax
 MUTANTS_WANTED = {"1": 40, "5": 60}  # at least so many per chapter
 SECONDS = 2  # per mutant; a loop without end is stopped and earns nothing
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Making mutants -------------------------------------------------------------------------------------
