@@ -23,13 +23,12 @@ from utils.attention import (
     SimpleSelfAttention,
     attend,
     attention_weights,
-    causal_mask,
-    check_length,
     context_vector,
     dot_product_score,
     merge_heads,
     split_heads,
 )
+from utils.masking import causal_mask, check_length
 from utils.normalizers import AddOneNormalizer, BaseNormalizer, SoftmaxNormalizer
 
 # "Your journey starts with one step", one row per word: (6, 3)

@@ -17,18 +17,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from right_answers import RIGHT_ANSWERS
+from subtle_mistakes import SUBTLE_MISTAKES
 from torch import nn
 
-from utils.attention import SimpleSelfAttention
-from utils.bigram import BigramLanguageModel
 from utils.checks import EXERCISES, check
 from utils.checks.exercise import Exercise, as_answers
 from utils.checks.forbidden import Watch, mentioned, plain_name
 from utils.checks.probes.observe import Raised
 from utils.checks.report import Report
 from utils.checks.run import evaluate, undisturbed
-from utils.normalizers import BaseNormalizer, SoftmaxNormalizer
-from utils.tokenizers import CharTokenizer, characters_per_token
 
 SEEDS = (0, 1)
 TRIVIAL = {"4.2", "4.5"}  # answers of one line, where one misconception is all there is
@@ -743,160 +740,10 @@ def test_bad_manners_cost_points(exercise, wrap, briefly):
     assert report.messages
 
 
-# (i) subtle mistakes: each of them passed an earlier version of the checks -----------------------------
+# (i) subtle mistakes -----------------------------------------------------------------------------------
 
 
-class PositiveSums(BaseNormalizer):
-    def normalize(self, inputs):
-        return inputs / inputs.sum(-1, keepdim=True).clamp(min=1e-9)
-
-
-class KeepsTheFirstSum(BaseNormalizer):
-    total = None
-
-    def normalize(self, inputs):
-        if self.total is None or self.total.shape[:-1] != inputs.shape[:-1]:
-            self.total = inputs.sum(-1, keepdim=True).detach()
-        return inputs / self.total
-
-
-def weights_by_view(inputs):
-    flat = inputs.view(-1, *inputs.shape[-2:])
-    return torch.softmax(flat @ flat.mT, dim=-1).view(*inputs.shape[:-1], -1)
-
-
-class ThreeDimensionsAtMost(SimpleSelfAttention):
-    def get_scores(self, inputs):
-        return torch.bmm(inputs, inputs.mT) if inputs.dim() == 3 else inputs @ inputs.T
-
-
-class RemembersItsInputs(SimpleSelfAttention):
-    def get_scores(self, inputs):
-        self.inputs = inputs
-        return super().get_scores(inputs)
-
-    def get_context_vectors(self, inputs, weights):
-        return weights @ getattr(self, "inputs", inputs)
-
-
-class KeepsTheFirstWeights(SimpleSelfAttention):
-    weights = None
-
-    def get_weights(self, scores):
-        if self.weights is None:
-            self.weights = super().get_weights(scores)
-        return self.weights
-
-
-class SharedNormalizer(SimpleSelfAttention):
-    shared = None
-
-    def __init__(self, normalizer=None):
-        type(self).shared = normalizer or SoftmaxNormalizer()
-
-    @property
-    def normalizer(self):
-        return type(self).shared
-
-
-class ChangesTheScores(SimpleSelfAttention):
-    def get_weights(self, scores):
-        scores -= scores.amax(-1, keepdim=True)
-        return super().get_weights(scores)
-
-
-class StripsText(CharTokenizer):
-    def encode(self, text):
-        return super().encode(text.strip())
-
-
-class QuestionMarkForStrangers(CharTokenizer):
-    def __init__(self, text):
-        super().__init__(text)
-        self._ids = self._ids | {"?": 0}
-
-
-def batch_by_seeding_python(data, block_size, batch_size, generator):
-    random.seed(int(torch.randint(1 << 30, (), generator=generator)))
-    starts = [random.randrange(len(data) - block_size) for _ in range(batch_size)]
-    chunks = torch.stack([data[i : i + block_size + 1] for i in starts])
-    return chunks[:, :-1], chunks[:, 1:]
-
-
-class KeepsTheFirstLogits(BigramLanguageModel):
-    logits = None
-
-    def forward(self, idx, targets=None):
-        if self.logits is None:
-            self.logits = self.token_embedding_table(idx)
-        loss = None if targets is None else F.cross_entropy(self.logits.flatten(0, 1), targets.flatten())
-        return self.logits, loss
-
-
-def generating(probabilities=lambda logits: logits.softmax(-1), context=None, own_generator=False):
-    @torch.no_grad()
-    def generate_otherwise(model, idx, max_new_tokens, generator):
-        if own_generator:
-            generator = torch.Generator().manual_seed(generator.initial_seed())
-        for _ in range(max_new_tokens):
-            logits = model(idx if context is None else idx[:, -context:])[0][:, -1]
-            next_id = torch.multinomial(probabilities(logits), 1, generator=generator)
-            idx = torch.cat([idx, next_id], dim=1)
-        return idx
-
-    return generate_otherwise
-
-
-def without_the_least_likely(logits):
-    kept = logits.topk(logits.shape[-1] - 1).values[:, -1:]
-    return logits.masked_fill(logits < kept, float("-inf")).softmax(-1)
-
-
-def counts_in_small_numbers(dtype):
-    def answer(data, vocab_size):
-        counts = torch.ones(vocab_size, vocab_size, dtype=dtype)
-        for a, b in zip(data[:-1].tolist(), data[1:].tolist(), strict=True):
-            counts[a, b] += 1
-        return (counts.double() / counts.double().sum(1, keepdim=True)).log().float()
-
-    return answer
-
-
-def rounded_ratio(text, encoding):
-    return round(characters_per_token(text, encoding), 4)
-
-
-def twice_as_sparse(query, key):
-    return (query * key).sum().reshape(1).to_sparse()
-
-
-SUBTLE = [
-    ("1.1", twice_as_sparse),
-    ("1.2", PositiveSums),
-    ("1.2", KeepsTheFirstSum),
-    ("1.5", weights_by_view),
-    ("1.6", ThreeDimensionsAtMost),
-    ("1.6", RemembersItsInputs),
-    ("1.6", KeepsTheFirstWeights),
-    ("1.6", SharedNormalizer),
-    ("1.6", ChangesTheScores),
-    ("5.1", StripsText),
-    ("5.1", QuestionMarkForStrangers),
-    ("5.2", batch_by_seeding_python),
-    ("5.3", KeepsTheFirstLogits),
-    ("5.4", generating(lambda logits: (logits / 0.98).softmax(-1))),
-    ("5.4", generating(lambda logits: logits.softmax(-1) + 1e-3)),
-    ("5.4", generating(lambda logits: logits.clamp(max=20).softmax(-1))),
-    ("5.4", generating(without_the_least_likely)),
-    ("5.4", generating(context=64)),
-    ("5.4", generating(own_generator=True)),
-    ("5.5", counts_in_small_numbers(torch.uint8)),
-    ("5.5", counts_in_small_numbers(torch.float16)),
-    ("5.6", rounded_ratio),
-]
-
-
-@pytest.mark.parametrize(("exercise_id", "answer"), SUBTLE)
+@pytest.mark.parametrize(("exercise_id", "answer"), SUBTLE_MISTAKES)
 def test_subtle_mistakes_cost_points(exercise_id, answer):
     report = check(exercise_id, answer)
     assert report.points < report.max_points

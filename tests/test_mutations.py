@@ -89,7 +89,7 @@ MISTAKES = [
     Mistake("no scaling", "attention", "attn_scores / keys.shape[-1] ** 0.5", "attn_scores", ATTENTION),
     Mistake(
         "mask hides a token from itself",
-        "attention",
+        "masking",
         "dtype=torch.bool), diagonal=1)",
         "dtype=torch.bool), diagonal=0)",
         ATTENTION,
@@ -182,9 +182,7 @@ MISTAKES = [
         "total += loss.item()\n            num_tokens += 1",
         TRAINING,
     ),
-    Mistake(
-        "all modules end in training mode", "training", "module.training = mode", "module.training = True", TRAINING
-    ),
+    Mistake("all modules end in training mode", "modes", "module.training = mode", "module.training = True", TRAINING),
     Mistake("gradients pile up", "training", "optimizer.zero_grad(set_to_none=True)", "pass", TRAINING),
     Mistake("split at 80 %", "data", "train_fraction: float = 0.9", "train_fraction: float = 0.8", TRAINING),
     Mistake("vocabulary not sorted", "tokenizers", "tuple(sorted(set(text)))", "tuple(dict.fromkeys(text))", TRAINING),

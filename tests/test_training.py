@@ -18,8 +18,9 @@ from torch.testing import assert_close
 
 from utils.bigram import BigramLanguageModel
 from utils.data import load_tinyshakespeare, train_val_split
+from utils.modes import evaluating
 from utils.tokenizers import CharTokenizer
-from utils.training import estimate_loss, evaluating, get_batch, train
+from utils.training import estimate_loss, get_batch, train
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -5,8 +5,10 @@ Every class takes (T, d_in) or (B, T, d_in) and a ``normalizer`` (softmax unless
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.masking import causal_mask, check_length
 from utils.normalizers import BaseNormalizer, SoftmaxNormalizer
 
 
@@ -84,6 +86,44 @@ class SimpleSelfAttention:
         return self.get_context_vectors(inputs, self.get_weights(self.get_scores(inputs)))
 
 
+def project(x: Tensor, W_query: Tensor, W_key: Tensor, W_value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values: the same tokens seen through three matrices.
+
+    Args:
+        x: (..., T, d_in)
+        W_query, W_key, W_value: (d_in, d_out)
+
+    Returns:
+        queries, keys, values: (..., T, d_out) each.
+
+    Example:
+        >>> queries, keys, values = project(torch.ones(4, 3), *torch.ones(3, 3, 2))
+        >>> queries.shape
+        torch.Size([4, 2])
+    """
+    return x @ W_query, x @ W_key, x @ W_value  # (..., T, d_in) @ (d_in, d_out) -> (..., T, d_out)
+
+
+def scaled_scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Dot products of every query with every key, divided by the root of their length.
+
+    For independent entries of variance 1 the dot product has variance d_k; the division brings it back to 1.
+
+    Args:
+        queries: (..., Tq, d_k)
+        keys: (..., Tk, d_k)
+
+    Returns:
+        attn_scores (..., Tq, Tk)
+
+    Example:
+        >>> scaled_scores(torch.ones(1, 4), torch.ones(2, 4))
+        tensor([[2., 2.]])
+    """
+    attn_scores = queries @ keys.transpose(-2, -1)  # (..., Tq, d_k) @ (..., d_k, Tk) -> (..., Tq, Tk)
+    return attn_scores / keys.shape[-1] ** 0.5
+
+
 def attend(
     queries: Tensor,
     keys: Tensor,
@@ -112,43 +152,13 @@ def attend(
         >>> attend(x, x, x, SoftmaxNormalizer()).shape
         torch.Size([4, 2])
     """
-    attn_scores = queries @ keys.transpose(-2, -1)  # (..., Tq, D) @ (..., D, Tk) -> (..., Tq, Tk)
-    attn_scores = attn_scores / keys.shape[-1] ** 0.5  # keeps the variance near 1, whatever D is
+    attn_scores = scaled_scores(queries, keys)  # (..., Tq, D), (..., Tk, D) -> (..., Tq, Tk)
     if hidden is not None:
         attn_scores = attn_scores.masked_fill(hidden, normalizer.mask_value)
     attn_weights = normalizer.normalize(attn_scores)
     if dropout is not None:
         attn_weights = dropout(attn_weights)
     return attn_weights @ values  # (..., Tq, Tk) @ (..., Tk, Dv) -> (..., Tq, Dv)
-
-
-def causal_mask(context_length: int) -> Tensor:
-    """(T, T) bool, True above the diagonal: where a query would look at a later key.
-
-    Raises:
-        ValueError: ``context_length`` is not at least 1.
-
-    Example:
-        >>> causal_mask(2)
-        tensor([[False,  True],
-                [False, False]])
-    """
-    if context_length < 1:
-        raise ValueError(f"context_length must be at least 1, got {context_length}")
-    return torch.triu(torch.ones(context_length, context_length, dtype=torch.bool), diagonal=1)
-
-
-def check_length(num_tokens: int, context_length: int) -> None:
-    """Refuse a sequence that the mask does not cover.
-
-    Raises:
-        ValueError: naming both lengths.
-
-    Example:
-        >>> check_length(4, context_length=8)
-    """
-    if num_tokens > context_length:
-        raise ValueError(f"the sequence has {num_tokens} tokens, but context_length is {context_length}")
 
 
 class SelfAttention_v1(nn.Module):
@@ -170,7 +180,7 @@ class SelfAttention_v1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., T, d_in) -> (..., T, d_out)"""
-        return attend(x @ self.W_query, x @ self.W_key, x @ self.W_value, self.normalizer)
+        return attend(*project(x, self.W_query, self.W_key, self.W_value), self.normalizer)
 
 
 class SelfAttention_v2(nn.Module):
@@ -196,6 +206,28 @@ class SelfAttention_v2(nn.Module):
 
 
 SelfAttention = SelfAttention_v2
+
+
+@torch.no_grad()
+def copy_weights(v2: SelfAttention_v2, v1: SelfAttention_v1) -> None:
+    """Copy the weights of a version 2 into a version 1, transposed, so that both compute the same.
+
+    The numbers are copied, not shared: training one leaves the other alone.
+
+    Raises:
+        ValueError: ``v2`` has a bias, which version 1 has no place for. ``v1`` is unchanged then.
+
+    Example:
+        >>> v1, v2 = SelfAttention_v1(3, 2), SelfAttention_v2(3, 2)
+        >>> copy_weights(v2, v1)
+        >>> bool((v1.W_key == v2.W_key.weight.T).all())
+        True
+    """
+    names = ("W_query", "W_key", "W_value")
+    if any(getattr(v2, name).bias is not None for name in names):
+        raise ValueError("v2 has a bias, and v1 has no place for it; build v2 with qkv_bias=False")
+    for name in names:
+        getattr(v1, name).copy_(getattr(v2, name).weight.T)  # (d_out, d_in) -> (d_in, d_out)
 
 
 class CausalAttention(nn.Module):
@@ -345,3 +377,46 @@ class MultiHeadAttention(nn.Module):
         hidden = self.mask[:num_tokens, :num_tokens]  # (T, T), the same for every batch entry and head
         contexts = attend(queries, keys, values, self.normalizer, hidden, self.dropout)  # (..., H, T, D)
         return self.out_proj(merge_heads(contexts))  # (..., H, T, D) -> (..., T, d_out)
+
+
+def fused_attention(mha: MultiHeadAttention, x: Tensor) -> Tensor:
+    """What ``mha(x)`` gives in eval mode, by PyTorch's fused kernel instead of written-out steps.
+
+    The kernel computes the weights tile by tile and never stores the (T, T) table. For softmax only.
+    Source: Dao et al., "FlashAttention" (2022).
+
+    Args:
+        mha: its projections are used, its ``forward`` is not.
+        x: (..., T, d_in)
+
+    Returns:
+        (..., T, d_out)
+
+    Example:
+        >>> mha, x = MultiHeadAttention(3, 4, context_length=6, dropout=0.0, num_heads=2), torch.ones(1, 5, 3)
+        >>> torch.allclose(fused_attention(mha, x), mha(x), atol=1e-6)
+        True
+    """
+    queries, keys, values = (split_heads(W(x), mha.num_heads) for W in (mha.W_query, mha.W_key, mha.W_value))
+    contexts = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)  # (..., H, T, D)
+    return mha.out_proj(merge_heads(contexts))  # (..., H, T, D) -> (..., T, d_out)
+
+
+def cross_attention(x: Tensor, context: Tensor, W_query: Tensor, W_key: Tensor, W_value: Tensor) -> Tensor:
+    """One sequence asks, another answers: queries from ``x``, keys and values from ``context``, no mask.
+
+    Args:
+        x: (..., Tq, d_in)
+        context: (..., Tk, d_context)
+        W_query: (d_in, d_out)
+        W_key, W_value: (d_context, d_out)
+
+    Returns:
+        (..., Tq, d_out)
+
+    Example:
+        >>> x, context = torch.ones(1, 2, 3), torch.ones(1, 5, 4)
+        >>> cross_attention(x, context, torch.ones(3, 2), torch.ones(4, 2), torch.ones(4, 2)).shape
+        torch.Size([1, 2, 2])
+    """
+    return attend(x @ W_query, context @ W_key, context @ W_value, SoftmaxNormalizer())

@@ -6,7 +6,7 @@ Legend: B batch, T tokens, V vocabulary size.
 import torch
 from torch import Tensor, nn
 
-from utils.training import evaluating
+from utils.modes import evaluating
 
 
 @torch.no_grad()

@@ -4,12 +4,13 @@ Legend: B batch, T tokens (the block size), N tokens of a corpus.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from utils.modes import evaluating
 
 
 def get_batch(data: Tensor, block_size: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -40,27 +41,6 @@ def get_batch(data: Tensor, block_size: int, batch_size: int, generator: torch.G
     starts = torch.randint(num_starts, (batch_size,), generator=generator)
     positions = starts[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
     return data[positions].long(), data[positions + 1].long()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the ``with`` block; afterwards every sub-module is back in its own mode.
-
-    Example:
-        >>> layer = nn.Dropout(0.5)
-        >>> with evaluating(layer):
-        ...     layer.training
-        False
-        >>> layer.training
-        True
-    """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @torch.no_grad()

@@ -137,6 +137,20 @@ def gradients_difference(got: Any, expected: list[Tensor | None]) -> str | None:
     return None
 
 
+def parameter_gradients_difference(got: Any, expected: dict[str, Tensor | None]) -> str | None:
+    """As ``difference``, for the gradients of a module's parameters, by name."""
+    if isinstance(got, Raised):
+        return f"Backpropagation through your answer raised {show(got)}"
+    if not isinstance(got, dict) or got.keys() != expected.keys():
+        return "The gradients of the parameters could not be read."
+    for name, wanted in expected.items():
+        if got[name] is None and wanted is not None and bool(wanted.any()):
+            return f"No gradient reaches `{name}`: it can't learn. Compute with the parameter itself, not a copy of it."
+        if wanted is not None and tensor_difference(got[name], wanted):
+            return f"The gradient of `{name}` is wrong: part of the computation is cut off."
+    return None
+
+
 def judge_observation(got: Observation, expected: Observation, case: Case) -> str | None:
     """The default judge: every fact the reference shows, the answer must show too."""
     if "raised" in got and "raised" not in expected:
@@ -146,6 +160,8 @@ def judge_observation(got: Observation, expected: Observation, case: Case) -> st
             return "Your code stopped before this could be seen."
         if name == "gradients":
             found = gradients_difference(got[name], value)
+        elif name == "parameter_gradients":
+            found = parameter_gradients_difference(got[name], value)
         elif name in FACTS:
             found = difference(got[name], value) if isinstance(got[name], Raised) else None
             if found is None and got[name] != value:

@@ -269,10 +269,13 @@ def normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.f
     return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
+def in_precision(value: Any, dtype: torch.dtype) -> Any:
+    """The value with all floating tensors in it, also those in dictionaries, in that dtype."""
+    if isinstance(value, dict):
+        return {name: in_precision(item, dtype) for name, item in value.items()}
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 def in_both_precisions(cases: Iterable[Case]) -> list[Case]:
-    """Every case as it is and once more in float64."""
-    return [
-        {name: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for name, v in c.items()}
-        for c in cases
-        for dtype in (torch.float32, torch.float64)
-    ]
+    """Every case in float32 and once more in float64."""
+    return [in_precision(case, dtype) for case in cases for dtype in (torch.float32, torch.float64)]

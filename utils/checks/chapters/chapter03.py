@@ -1,0 +1,3 @@
+"""Exercises of chapter 3, causal attention."""
+
+EXERCISES = ()

@@ -1,0 +1,3 @@
+"""Exercises of chapter 4, multi-head attention."""
+
+EXERCISES = ()

@@ -1,0 +1,114 @@
+"""Trying a trainable module: build it, give it known numbers, and write down what it does.
+
+A case of a module holds
+
+- ``arguments``: what its class is called with, by name and in the order of the signature,
+- ``by_name``: whether to pass them by name (else by position),
+- ``parameters``: a tensor for each parameter, by its full name,
+- ``x``: an input; ``strided``: whether it lies in memory in another order,
+- ``training``: whether to call the module in training mode.
+
+Legend: B batch, T tokens.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.checks.probes.observe import (
+    Case,
+    Observation,
+    attempt,
+    call_plainly,
+    call_watched,
+    gradients_of,
+    load_parameters,
+    normal,
+    to_data,
+)
+
+DROPOUT_CALLS = 60  # enough to see every weight dropped and kept
+
+
+def normal_parameters(generator: torch.Generator, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Standard normal numbers for every parameter."""
+    return {name: normal(generator, *shape) for name, shape in shapes.items()}
+
+
+def built(answer: Any, case: Case) -> nn.Module:
+    """A new module with the case's arguments.
+
+    Raises:
+        TypeError: what the answer makes is no ``nn.Module``.
+    """
+    arguments = case["arguments"]
+    module = answer(**arguments) if case.get("by_name") else answer(*arguments.values())
+    if not isinstance(module, nn.Module):
+        raise TypeError("the class should inherit from nn.Module")
+    return module
+
+
+def loaded(answer: Any, case: Case) -> nn.Module:
+    """A new module that holds the case's parameters, in the mode the case asks for."""
+    return load_parameters(built(answer, case), case["parameters"]).train(case.get("training", False))
+
+
+def observe_structure(answer: Any, case: Case) -> Observation:
+    """Names and shapes of the parameters, in any order, and which of them belong to an ``nn.Linear``."""
+    module = built(answer, case)
+    shapes = attempt(lambda: sorted([name, list(p.shape)] for name, p in module.named_parameters()))
+    linears = [name for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
+    return {"parameters": shapes, "linear_layers": sorted(linears)}
+
+
+def observe_buffers(answer: Any, case: Case) -> Observation:
+    """As ``observe_structure``, and whether there is a buffer called ``mask``."""
+    found = {"mask_is_a_buffer": any(name.endswith("mask") for name, _ in built(answer, case).named_buffers())}
+    return observe_structure(answer, case) | found
+
+
+def observe_output(answer: Any, case: Case) -> Observation:
+    """The output for the case's input."""
+    return {"result": call_plainly(loaded(answer, case), case["x"], strided=case.get("strided", False))}
+
+
+def observe_manners(answer: Any, case: Case) -> Observation:
+    """What a call does besides its result; the gradients of input and parameters."""
+    module = loaded(answer, case)
+    seen = call_watched(module, case["x"])
+    names = list(case["parameters"])
+    gradients = attempt(lambda: gradients_of(module(case["x"].clone()), [module.get_parameter(n) for n in names]))
+    if isinstance(gradients, list):
+        gradients = dict(zip(names, gradients, strict=True))
+    return seen | {"parameter_gradients": gradients}
+
+
+def observe_refusal(answer: Any, case: Case) -> Observation:
+    """The error for an input that must be refused."""
+    module = loaded(answer, case)
+    return {"error": call_plainly(module, case["x"])}
+
+
+def observe_dropout(answer: Any, case: Case) -> Observation:
+    """The output in eval mode and many outputs in training mode.
+
+    The case's values are chosen so that the outputs show the weights; see ``telling_values``.
+    """
+    module = loaded(answer, case)
+    module.eval()
+    without = attempt(lambda: module(case["x"].clone()))  # (B, T, H * 2T)
+    module.train()
+    trained = attempt(lambda: torch.stack([to_data(module(case["x"].clone())) for _ in range(DROPOUT_CALLS)]))
+    module.eval()
+    return {"without": without, "in_training": trained, "eval_again": attempt(lambda: module(case["x"].clone()))}
+
+
+def telling_values(num_tokens: int, num_heads: int = 1) -> Tensor:
+    """A weight (H * 2T, T) for ``W_value`` that turns one-hot tokens into values which show the weights.
+
+    Token j of a head becomes the vector with ones at j and at T + j, so each output (H * 2T) holds every
+    weight twice: dropped weights vanish in both places, dropped outputs don't.
+    """
+    one_head = torch.cat([torch.eye(num_tokens)] * 2)  # (2T, T)
+    return one_head.repeat(num_heads, 1)  # (H * 2T, T)
