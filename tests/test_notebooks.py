@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from utils.checks import EXERCISES
+from utils.checks import EXERCISES, WRITTEN
 from utils.release import SETUP_CELL, role_of
 
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
@@ -193,20 +193,41 @@ def test_chapter_holds_all_its_exercises_once_and_describes_them_right(chapter: 
     _, solved = chapter
     headings = HEADING.findall(texts(solved))
     number = headings[0][0].split(".")[0]
-    assert sorted(headings) == sorted((e.id, e.title) for e in EXERCISES.values() if e.id.startswith(f"{number}."))
+    known = EXERCISES | WRITTEN
+    assert sorted(headings) == sorted((e.id, e.title) for e in known.values() if e.id.startswith(f"{number}."))
     for i, cell in enumerate(solved.cells):
         if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
-            exercise = EXERCISES[found[1]]
+            exercise = known[found[1]]
             minutes, points = FACTS.search(cell.source).groups()
             assert int(points) == exercise.points
             assert 5 <= int(minutes) <= 60
-            assert [role_of(c) for c in solved.cells[i + 1 : i + 3]] == [
-                ("answer", exercise.id),
-                ("check", exercise.id),
-            ]
+            wanted = ["written"] if exercise.id in WRITTEN else ["answer", "check"]
+            following = solved.cells[i + 1 : i + 1 + len(wanted)]
+            assert [role_of(c) for c in following] == [(role, exercise.id) for role in wanted]
+
+
+def test_tasks_offer_help_in_steps_and_name_what_is_not_allowed(chapter: tuple[NotebookNode, NotebookNode]):
+    for cell in chapter[1].cells:
+        if cell.cell_type == "markdown" and (found := HEADING.search(cell.source)):
             task = cell.source[found.start() :]
+            if found[1] in WRITTEN:
+                assert "<summary>Hint</summary>" in task
+                continue
             assert task.index("<summary>Hint</summary>") < task.index("<summary>Pseudocode</summary>")
-            assert all(f"`{name}`" in task or name == "matmul" for name in exercise.forbid)
+            for name in EXERCISES[found[1]].forbid:
+                assert f"`{name}`" in task or name in ("matmul", "loop"), name
+
+
+def test_rubrics_stand_beside_the_model_answer_and_nowhere_else(chapter: tuple[NotebookNode, NotebookNode]):
+    unsolved, solved = chapter
+    for ours, theirs in zip(unsolved.cells, solved.cells, strict=True):
+        role, exercise = role_of(theirs)
+        if role == "written":
+            for criterion in WRITTEN[exercise].rubric:
+                assert f"{criterion.points} point · {criterion.text}" in theirs.source
+                assert criterion.text not in texts(unsolved)
+            assert WRITTEN[exercise].remark in theirs.source
+            assert "YOUR ANSWER HERE" in ours.source
 
 
 def test_no_course_cell_defines_what_a_learner_is_asked_for(notebook: NotebookNode):

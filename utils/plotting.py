@@ -5,9 +5,10 @@ never compared between machines, so the cells that draw them print the numbers t
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,15 +37,17 @@ def draw_matrix(
     columns: Sequence[str],
     title: str = "",
     decimals: int = 2,
+    turned: bool = False,
 ) -> None:
-    """A matrix as coloured cells with the numbers inside.
+    """A matrix as coloured cells with the numbers inside; -inf, a hidden score, is a grey cell.
 
     Args:
         axes: where to draw.
         matrix: (number of rows, number of columns).
-        rows, columns: their labels.
+        rows, columns: their labels; ``[]`` for none.
         title: above the matrix.
         decimals: of the numbers in the cells.
+        turned: write the column labels upright, where cells are narrow.
 
     Raises:
         ValueError: the labels don't fit the matrix.
@@ -54,19 +57,46 @@ def draw_matrix(
         >>> _, (axes,) = new_figure()
         >>> draw_matrix(axes, torch.eye(2), ["a", "b"], ["c", "d"])
     """
-    if tuple(matrix.shape) != (len(rows), len(columns)):
+    if len(rows) not in (0, len(matrix)) or len(columns) not in (0, matrix.shape[-1]):
         raise ValueError(f"matrix of shape {tuple(matrix.shape)} with {len(rows)} row and {len(columns)} column labels")
-    values = matrix.detach().cpu()
-    axes.imshow(values.numpy(), cmap="cividis", aspect="auto")
-    middle = float(values.min() + values.max()) / 2
-    for i in range(len(rows)):
-        for j in range(len(columns)):
-            value = float(values[i, j])
-            colour = "black" if value > middle else "white"  # cividis runs from dark to light
-            axes.text(j, i, f"{value:.{decimals}f}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(columns)), columns)
+    values = matrix.detach().cpu().double()
+    is_shown = values.isfinite()
+    low, high = (float(v) for v in values[is_shown].aminmax()) if is_shown.any() else (0.0, 1.0)
+    colours = plt.get_cmap("cividis").with_extremes(bad="#d9d9d9")  # cividis runs from dark to light
+    axes.imshow(np.ma.masked_invalid(values.numpy()), cmap=colours, vmin=low, vmax=high, aspect="auto")
+    for (i, j), value in np.ndenumerate(values.numpy()):
+        colour = "black" if value > (low + high) / 2 or not np.isfinite(value) else "white"
+        text = f"{value:.{decimals}f}" if np.isfinite(value) else "−∞"
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8 if turned else 9)
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if turned else 0)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
+    axes.set_title(title, fontsize=11)
+
+
+def draw_lines(
+    axes: Axes, x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str = "", xlabel: str = ""
+) -> None:
+    """One line per name, told apart by colour, dashes and marker.
+
+    Args:
+        axes: where to draw.
+        x: the same for every line.
+        lines: name -> one number per entry of ``x``.
+        title: above the plot.
+        xlabel: below it.
+
+    Example:
+        >>> _, (axes,) = new_figure()
+        >>> draw_lines(axes, [1, 2, 3], {"squares": [1, 4, 9]})
+    """
+    styles = zip((BLUE, RED, GREEN, ORANGE, PURPLE), ("-", "--", "-.", ":", "-"), "osD^v", strict=True)
+    for (name, y), (colour, dashes, marker) in zip(lines.items(), styles, strict=False):
+        axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=5, label=name)
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(xlabel)
     axes.set_title(title, fontsize=11)
 
 

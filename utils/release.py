@@ -261,15 +261,25 @@ def release(solution: Path, points: dict[str, int], notebooks: Path = NOTEBOOKS)
     return changed
 
 
+def full_points() -> dict[str, int]:
+    """Full marks by exercise, the written ones included.
+
+    Example:
+        >>> full_points()["2.6"]
+        4
+    """
+    from utils.checks import EXERCISES, WRITTEN
+
+    return {exercise.id: exercise.points for exercise in (*EXERCISES.values(), *WRITTEN.values())}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from utils.checks import EXERCISES
-
     parser = argparse.ArgumentParser(prog="python -m utils.release", description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", help="beginnings of file names, such as 01; all if left out")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 unless all is released")
     options = parser.parse_args(arguments)
-    points = {exercise.id: exercise.points for exercise in EXERCISES.values()}
+    points = full_points()
     wanted = tuple(options.chapters) or ("",)
     solutions = [path for path in sorted(SOLUTIONS.glob("*.ipynb")) if path.name.startswith(wanted)]
     if not solutions:

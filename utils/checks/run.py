@@ -13,9 +13,10 @@ from torch import nn
 from utils.checks.chapters import EXERCISES
 from utils.checks.compare import difference, judge_observation
 from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers, fault_in, well_formed
-from utils.checks.forbidden import Watch, mentioned
+from utils.checks.forbidden import Watch, mentioned, spoken
 from utils.checks.probes.observe import Case, Observation, Raised
 from utils.checks.report import Report, Row
+from utils.checks.written import WRITTEN
 
 SEED = 2017  # the year of "Attention Is All You Need"; any other number would do
 
@@ -38,6 +39,9 @@ def check(exercise_id: str, *answers: Any) -> Report:
     """
     name = str(exercise_id) if isinstance(exercise_id, str | float) else ""
     exercise = EXERCISES.get(name)
+    if name in WRITTEN:
+        said = "This exercise is answered in words, in its own cell, and marked by a person."
+        return Report(name, WRITTEN[name].title, said, ())
     if exercise is None:
         known = ", ".join(EXERCISES)
         return Report(
@@ -61,8 +65,7 @@ def evaluate(exercise: Exercise, answers: tuple[Any, ...], generator: torch.Gene
         seen = exercise.probe(answer, inputs)
     used = watch.used.union(*(mentioned(a, exercise.forbid) for a in answers))
     if used:
-        names = ", ".join("`@` (`matmul`)" if name == "matmul" else f"`{name}`" for name in sorted(used))
-        return nothing_earned(exercise, "failed", f"This exercise is about doing without {names}.")
+        return nothing_earned(exercise, "failed", f"This exercise is about doing without {spoken(used)}.")
     return report_on(exercise, seen, inputs)
 
 
