@@ -17,7 +17,7 @@ TIME = re.compile(r"\b\d+(?:\.\d+)?\s?(?:ms|µs|s|sec|seconds|minutes)\b|\b\d\d:
 IGNORING = re.compile(r"nbval[-_](?:ignore|skip)|NBVAL_(?:IGNORE|SKIP)|raises-exception", re.I)
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)]+)\)|<img[^>]+src=\"(?!https?:|data:)([^\"]+)\"")
 HEADING = re.compile(r"^### Exercise (\d+\.\d+) · (.+)$", re.M)
-FACTS = re.compile(r"^\*\*(\d+) minutes · difficulty [●○]{3} · (\d+) points\*\*$", re.M)
+FACTS = re.compile(r"^\*\*(\d+) minutes · difficulty [●○]{3} · (\d+) points?\*\*$", re.M)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -38,6 +38,7 @@ def draw_matrix(
     title: str = "",
     decimals: int = 2,
     turned: bool = False,
+    limits: tuple[float, float] | None = None,
 ) -> None:
     """A matrix as coloured cells with the numbers inside; -inf, a hidden score, is a grey cell.
 
@@ -48,6 +49,7 @@ def draw_matrix(
         title: above the matrix.
         decimals: of the numbers in the cells.
         turned: write the column labels upright, where cells are narrow.
+        limits: the values of the darkest and the brightest colour; those of the matrix if left out.
 
     Raises:
         ValueError: the labels don't fit the matrix.
@@ -61,7 +63,9 @@ def draw_matrix(
         raise ValueError(f"matrix of shape {tuple(matrix.shape)} with {len(rows)} row and {len(columns)} column labels")
     values = matrix.detach().cpu().double()
     is_shown = values.isfinite()
-    low, high = (float(v) for v in values[is_shown].aminmax()) if is_shown.any() else (0.0, 1.0)
+    if limits is None:
+        limits = tuple(v.item() for v in values[is_shown].aminmax()) if is_shown.any() else (0.0, 1.0)
+    low, high = limits
     colours = plt.get_cmap("cividis").with_extremes(bad="#d9d9d9")  # cividis runs from dark to light
     axes.imshow(np.ma.masked_invalid(values.numpy()), cmap=colours, vmin=low, vmax=high, aspect="auto")
     for (i, j), value in np.ndenumerate(values.numpy()):
@@ -77,7 +81,7 @@ def draw_matrix(
 def draw_lines(
     axes: Axes, x: Sequence[float], lines: Mapping[str, Sequence[float]], title: str = "", xlabel: str = ""
 ) -> None:
-    """One line per name, told apart by colour, dashes and marker.
+    """One line per name, told apart by colour and dashes, and by markers where there are few points.
 
     Args:
         axes: where to draw.
@@ -92,7 +96,8 @@ def draw_lines(
     """
     styles = zip((BLUE, RED, GREEN, ORANGE, PURPLE), ("-", "--", "-.", ":", "-"), "osD^v", strict=True)
     for (name, y), (colour, dashes, marker) in zip(lines.items(), styles, strict=False):
-        axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=5, label=name)
+        shown = marker if len(x) <= 20 else ""
+        axes.plot(x, y, color=colour, linestyle=dashes, marker=shown, markersize=5, label=name)
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
