@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from utils.modes import evaluating
 
-LEAK = 1e-4  # of the largest output; rounding changes about 1e-6 of it
+LEAK = 1e-4  # of the largest output
+ROUNDING = 1e-5  # of the largest output; float32 sums in another order differ by about 1e-6
 TRIALS = 3
 
 
@@ -76,6 +77,32 @@ def causal_softmax(scores: Tensor) -> Tensor:
     """
     hidden = causal_mask(scores.shape[-1]).to(scores.device)  # (T, T)
     return torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1)
+
+
+def information_flow(attention: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Which outputs depend on which inputs, tried out: change one input at a time and see what moves.
+
+    Args:
+        attention: (T, d_in) -> (T, d_out), the same output for the same input.
+        x: (T, d_in), where to try it.
+
+    Returns:
+        (T, T) bool, True at [i, j] where output i moves when input j changes by 1.
+
+    Example:
+        >>> information_flow(running_mean, torch.zeros(2, 3))
+        tensor([[ True, False],
+                [ True,  True]])
+    """
+    with torch.no_grad():
+        before = attention(x)  # (T, d_out)
+        moved = []
+        for j in range(len(x)):
+            changed = x.clone()
+            changed[j] += 1
+            difference = (attention(changed) - before).abs().amax(dim=-1)  # (T, d_out) -> (T,)
+            moved.append(difference > ROUNDING * before.abs().max())
+    return torch.stack(moved, dim=1)  # T columns (T,) -> (T, T)
 
 
 def is_causal(attention: Callable[[Tensor], Tensor], d_in: int, context_length: int) -> bool:
