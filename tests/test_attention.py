@@ -24,11 +24,16 @@ from utils.attention import (
     attend,
     attention_weights,
     context_vector,
+    copy_weights,
+    cross_attention,
     dot_product_score,
+    fused_attention,
     merge_heads,
+    project,
+    scaled_scores,
     split_heads,
 )
-from utils.masking import causal_mask, check_length
+from utils.masking import causal_mask
 from utils.normalizers import AddOneNormalizer, BaseNormalizer, SoftmaxNormalizer
 
 # "Your journey starts with one step", one row per word: (6, 3)
@@ -270,6 +275,50 @@ def test_simple_attention_is_unscaled_dot_product_attention(shape):
     assert_close(simple.get_context_vectors(x, attention_weights(x)), simple(x))
 
 
+@every_shape
+@pytest.mark.parametrize("d_out", [1, 3, 4])
+def test_projections_are_linear_layers_without_bias_in_order(shape, d_out):
+    x, weights = drawn(*shape), drawn(3, 4, d_out, seed=1)
+    projections = project(x, *weights)
+    assert isinstance(projections, tuple)
+    for projection, weight in zip(projections, weights, strict=True):
+        assert_close(projection, F.linear(x, weight.T))
+
+
+def test_projecting_an_input_leaves_it_and_the_weights_alone():
+    x, weights = drawn(2, 5, 4, dtype=torch.float64), drawn(3, 4, 2, seed=1, dtype=torch.float64)
+    before = x.clone(), weights.clone()
+    projections = project(x, *weights)
+    assert all(projection.dtype == torch.float64 for projection in projections)
+    assert_close((x, weights), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("num_queries", "num_keys", "d_k"), [(5, 7, 4), (7, 5, 3), (1, 4, 1), (4, 4, 4)])
+def test_scaled_scores_are_those_of_pytorchs_attention(lead, num_queries, num_keys, d_k):
+    queries, keys = drawn(*lead, num_queries, d_k, seed=1), drawn(*lead, num_keys, d_k, seed=2)
+    attn_scores = scaled_scores(queries, keys)
+    assert attn_scores.shape == (*lead, num_queries, num_keys)
+    values = torch.eye(num_keys).expand(*lead, num_keys, num_keys)  # one-hot values show the weights
+    assert_close(attn_scores.softmax(dim=-1), F.scaled_dot_product_attention(queries, keys, values))
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), num_queries=st.integers(1, 5), num_keys=st.integers(1, 5), d_k=st.integers(1, 9))
+def test_scaled_scores_grow_with_the_vectors_and_with_the_root_of_their_length(seed, num_queries, num_keys, d_k):
+    queries, keys = drawn(num_queries, d_k, seed=seed), drawn(num_keys, d_k, seed=seed + 1)
+    attn_scores = scaled_scores(queries, keys)
+    assert_close(scaled_scores(3 * queries, keys), 3 * attn_scores)
+    assert_close(scaled_scores(queries.repeat(1, 4), keys.repeat(1, 4)), 2 * attn_scores)
+    assert_close(scaled_scores(keys, queries), attn_scores.T)
+
+
+@pytest.mark.parametrize("d_k", [4, 64, 1024])
+def test_scaled_scores_have_variance_one_whatever_their_length(d_k):
+    variance = scaled_scores(drawn(100, d_k, seed=1), drawn(100, d_k, seed=2)).var()
+    assert 0.85 < variance < 1.15
+
+
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)], ids=str)
 @pytest.mark.parametrize("causal", [False, True])
 def test_attend_is_scaled_dot_product_attention(lead, causal):
@@ -301,6 +350,35 @@ def test_v1_and_v2_agree_when_the_weights_are_transposed():
     v1, v2 = SelfAttention_v1(3, 2), SelfAttention_v2(3, 2)
     v1.load_state_dict({name.removesuffix(".weight"): tensor.T for name, tensor in v2.state_dict().items()})
     assert_close(v1(INPUTS), v2(INPUTS))
+
+
+@settings(deadline=None, max_examples=30)
+@given(d_in=st.integers(1, 5), d_out=st.integers(1, 5), seed=st.integers(0, 10_000))
+def test_copied_weights_make_version_1_compute_what_version_2_computes(d_in, d_out, seed):
+    v1, v2 = seeded(seed, lambda: SelfAttention_v1(d_in, d_out)), SelfAttention_v2(d_in, d_out)
+    copy_weights(v2, v1)
+    x = drawn(2, 4, d_in, seed=seed)
+    assert_close(v1(x), v2(x))
+
+
+def test_copied_weights_are_not_shared_and_go_on_learning():
+    v1, v2 = SelfAttention_v1(3, 3), SelfAttention_v2(3, 3)
+    parameters, before = list(v1.parameters()), copy.deepcopy(v2.state_dict())
+    copy_weights(v2, v1)
+    assert all(now is then for now, then in zip(v1.parameters(), parameters, strict=True))
+    v1(drawn(4, 3)).sum().backward()
+    assert all(parameter.grad is None for parameter in v2.parameters())
+    torch.optim.SGD(v1.parameters(), lr=1.0).step()
+    assert not torch.equal(v1.W_value, v2.W_value.weight.T)
+    assert_close(v2.state_dict(), before, rtol=0, atol=0)
+
+
+def test_weights_with_bias_are_not_copied():
+    v1, v2 = SelfAttention_v1(3, 2), SelfAttention_v2(3, 2, qkv_bias=True)
+    before = copy.deepcopy(v1.state_dict())
+    with pytest.raises(ValueError, match="bias"):
+        copy_weights(v2, v1)
+    assert_close(v1.state_dict(), before, rtol=0, atol=0)
 
 
 def fused_causal(module: CausalAttention, x: Tensor) -> Tensor:
@@ -347,6 +425,61 @@ def test_multi_head_attention_is_pytorchs_multihead_attention(shape, num_heads, 
     x = drawn(*shape)
     expected, _ = theirs(x, x, x, attn_mask=causal_mask(shape[-2]))
     assert_close(ours(x), expected)
+
+
+def gradients(result: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+    """Of a weighted sum in which no entry counts like another."""
+    weights = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype).reshape(result.shape)
+    return torch.autograd.grad((result * weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (1, 6), (3, 5, 6), (1, 1, 6), (2, 3, 7, 6)], ids=str)
+@pytest.mark.parametrize("num_heads", [1, 2, 8])
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_fused_attention_gives_what_the_module_gives_in_eval_mode(shape, num_heads, qkv_bias):
+    mha, x = MultiHeadAttention(6, 8, 7, 0.5, num_heads, qkv_bias).eval(), drawn(*shape).requires_grad_()
+    leaves = [x, *mha.parameters()]
+    assert_close(fused_attention(mha, x), mha(x))
+    assert_close(gradients(fused_attention(mha, x), *leaves), gradients(mha(x), *leaves))
+
+
+def test_fused_attention_calls_the_kernel_once_and_the_module_never(monkeypatch):
+    mha, x, kernel, calls = MultiHeadAttention(3, 4, 6, 0.0, 2), drawn(2, 5, 3), F.scaled_dot_product_attention, []
+    expected = mha(x)
+    monkeypatch.setattr(mha, "forward", None)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(k) or kernel(*a, **k))
+    assert_close(fused_attention(mha, x), expected)
+    assert calls == [{"is_causal": True}]
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(3, 5), (5, 3), (4, 4), (1, 4), (4, 1)])
+def test_cross_attention_is_scaled_dot_product_attention(lead, num_queries, num_keys):
+    x, context = drawn(*lead, num_queries, 4, seed=1), drawn(*lead, num_keys, 6, seed=2)
+    W_query, W_key, W_value = drawn(4, 2, seed=3), drawn(6, 2, seed=4), drawn(6, 2, seed=5)
+    expected = F.scaled_dot_product_attention(x @ W_query, context @ W_key, context @ W_value)
+    assert_close(cross_attention(x, context, W_query, W_key, W_value), expected)
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(3, 5), (5, 3), (4, 4)])
+def test_cross_attention_is_pytorchs_multihead_attention_with_one_head(num_queries, num_keys):
+    x, context = drawn(2, num_queries, 4, seed=1), drawn(2, num_keys, 6, seed=2)
+    theirs = nn.MultiheadAttention(4, num_heads=1, bias=False, kdim=6, vdim=6, batch_first=True)
+    nn.init.eye_(theirs.out_proj.weight)
+    weights = (theirs.q_proj_weight.T, theirs.k_proj_weight.T, theirs.v_proj_weight.T)
+    assert_close(cross_attention(x, context, *weights), theirs(x, context, context)[0])
+
+
+def test_cross_attention_of_a_sequence_with_itself_is_self_attention():
+    v1, x = SelfAttention_v1(3, 2), drawn(2, 5, 3)
+    assert_close(cross_attention(x, x, v1.W_query, v1.W_key, v1.W_value), v1(x))
+
+
+def test_cross_attention_minds_neither_the_order_of_the_context_nor_other_queries():
+    x, context, weights = drawn(2, 3, 4, seed=1), drawn(2, 5, 4, seed=2), drawn(3, 4, 2, seed=3)
+    contexts = cross_attention(x, context, *weights)
+    assert_close(cross_attention(x, context.flip(1), *weights), contexts)
+    assert_close(cross_attention(x[:, 1:2], context, *weights), contexts[:, 1:2])
 
 
 @every_trainable
@@ -517,20 +650,6 @@ def test_dropout_draws_anew_in_training_and_never_in_eval(build):
 # The causal mask
 
 
-def test_mask_hides_later_keys_and_nothing_else():
-    mask = causal_mask(5)
-    assert mask.dtype == torch.bool
-    assert [[bool(hidden) for hidden in row] for row in mask] == [
-        [key > query for key in range(5)] for query in range(5)
-    ]
-
-
-@pytest.mark.parametrize("length", [0, -3])
-def test_mask_for_no_token_is_refused(length):
-    with pytest.raises(ValueError, match=f"{length}$"):
-        causal_mask(length)
-
-
 @settings(deadline=None, max_examples=30)
 @given(data=st.data(), num_tokens=st.integers(2, 8), num_heads=st.sampled_from([1, 2, 4]))
 @every_causal
@@ -570,12 +689,6 @@ def test_short_sequence_uses_the_corner_of_the_mask(build, num_tokens):
 def test_too_long_sequence_is_refused_with_both_lengths(build, shape):
     with pytest.raises(ValueError, match=r"\b7\b.*\b6\b"):
         build(3, 4, length=6)(torch.zeros(shape))
-
-
-def test_length_check_allows_the_full_context():
-    check_length(6, context_length=6)
-    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b"):
-        check_length(7, context_length=6)
 
 
 @every_causal

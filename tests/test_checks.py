@@ -427,6 +427,16 @@ def test_each_part_starts_with_the_same_global_seed():
         ("dot.default", "dot"),
         ("Softmax", "softmax"),
         ("masked_fill", "masked_fill"),
+        ("cumsum_", "cumsum"),
+        ("logcumsumexp", "logcumsumexp"),
+        ("multi_head_attention_forward", "MultiheadAttention"),
+        ("_native_multi_head_attention", "MultiheadAttention"),
+        ("_scaled_dot_product_flash_attention_for_cpu", "scaled_dot_product_attention"),
+        ("_scaled_dot_product_attention_math.default", "scaled_dot_product_attention"),
+        ("native_dropout", "dropout"),
+        ("feature_alpha_dropout_", "dropout"),
+        ("Dropout2d", "dropout"),
+        ("apply_dropout", "apply_dropout"),
     ],
 )
 def test_plain_names(name, plain):
@@ -437,6 +447,28 @@ def test_watch_notes_only_what_it_watches():
     with Watch({"exp"}) as watch:
         torch.ones(2).sum().exp_().log()
     assert watch.used == {"exp"}
+
+
+def sums(rows):
+    total = 0
+    while rows:
+        total += rows.pop()
+    return total
+
+
+def doubled(rows):
+    return sum(2 * row for row in rows)
+
+
+def plain(rows):
+    """No for, no while."""
+    return rows  # for nothing
+
+
+@pytest.mark.parametrize(("answer", "found"), [(sums, {"loop"}), (doubled, {"loop"}), (plain, set())])
+def test_mentioned_finds_loops(answer, found):
+    assert mentioned(answer, {"loop"}) == found
+    assert mentioned(answer, {"dot"}) == set()
 
 
 def test_mentioned_survives_what_has_no_source():

@@ -34,6 +34,7 @@ class Mistake:
 
 
 NORMALIZERS = "tests/test_normalizers.py"
+MASKING = "tests/test_masking.py"
 ATTENTION = "tests/test_attention.py"
 BIGRAM = "tests/test_bigram.py"
 GENERATION = "tests/test_generation.py"
@@ -92,8 +93,23 @@ MISTAKES = [
         "masking",
         "dtype=torch.bool), diagonal=1)",
         "dtype=torch.bool), diagonal=0)",
-        ATTENTION,
+        MASKING,
     ),
+    Mistake(
+        "means of the past divided by the whole length",
+        "masking",
+        "lower / lower.sum(dim=-1, keepdim=True)",
+        "lower / num_tokens",
+        MASKING,
+    ),
+    Mistake(
+        "leaks from the second position overlooked",
+        "masking",
+        "for t in range(1, context_length):",
+        "for t in range(2, context_length):",
+        MASKING,
+    ),
+    Mistake("survivors not scaled", "masking", "weights * keep_mask / (1 - p)", "weights * keep_mask", MASKING),
     Mistake(
         "mask forgotten",
         "attention",
@@ -148,6 +164,20 @@ MISTAKES = [
         "attention",
         "context_length, dropout, qkv_bias, normalizer) for _",
         "context_length, dropout, qkv_bias) for _",
+        ATTENTION,
+    ),
+    Mistake(
+        "fused attention looks at later tokens",
+        "attention",
+        "F.scaled_dot_product_attention(queries, keys, values, is_causal=True)",
+        "F.scaled_dot_product_attention(queries, keys, values)",
+        ATTENTION,
+    ),
+    Mistake(
+        "cross-attention asks with the context",
+        "attention",
+        "attend(x @ W_query, context @ W_key, context @ W_value,",
+        "attend(context @ W_query, x @ W_key, x @ W_value,",
         ATTENTION,
     ),
     Mistake(

@@ -16,6 +16,14 @@ FACTS = {
     "Draw from the generator you are given, if there is one.",
     "same_again": "Called twice with the same numbers, your answer gives two results. It must not keep "
     "anything from one call to the next.",
+    "objects_share_nothing": "Two objects of your class share a parameter: training one changes the other. Make the "
+    "parameters in `__init__`.",
+    "gradients_flow_in_training": "In training mode a parameter gets no gradient. Dropout must not cut the path back.",
+    "mha_unchanged": "Your answer changes `mha`, its weights or its mode. Leave the module as it is.",
+    "mask_is_a_buffer": 'The mask should be a buffer called `mask`: `self.register_buffer("mask", ...)` in `__init__`.',
+    "module_unchanged": "Your answer changes the module it is given: called as it is, it does something else now.",
+    "position_by_position": "The longer the sequence, the more PyTorch calls your answer makes: it works position by "
+    "position, loop or not. Compute all positions at once.",
 }
 
 
@@ -151,6 +159,39 @@ def parameter_gradients_difference(got: Any, expected: dict[str, Tensor | None])
     return None
 
 
+def parameters_difference(got: Any, expected: list[list[Any]]) -> str | None:
+    """As ``difference``, for the names and shapes of a module's parameters.
+
+    Example:
+        >>> parameters_difference([["W_key", [2, 3]]], [["W_key", [3, 2]]])
+        '`W_key` should have shape (3, 2), yours has (2, 3).'
+    """
+    if isinstance(got, Raised):
+        return f"Your code raised {show(got)}"
+    own, wanted = ({name: tuple(shape) for name, shape in found} for found in (got, expected))
+    listed = ", ".join(f"`{name}`" for name in own) or "none"
+    if missing := [name for name in wanted if name not in own]:
+        return f"The parameter `{missing[0]}` is missing; your module's parameters: {listed}."
+    if extra := [name for name in own if name not in wanted]:
+        return f"`{extra[0]}` is a parameter too many; expected only {', '.join(f'`{name}`' for name in wanted)}."
+    for name, shape in wanted.items():
+        if own[name] != shape:
+            return f"`{name}` should have shape {shape}, yours has {own[name]}."
+    return None
+
+
+def layers_difference(got: Any, expected: list[str]) -> str | None:
+    """As ``difference``, for the names of a module's linear layers.
+
+    Example:
+        >>> layers_difference([], ["W_key"])
+        '`W_key` should be an `nn.Linear`.'
+    """
+    if missing := [name for name in expected if name not in got]:
+        return f"`{missing[0]}` should be an `nn.Linear`."
+    return difference(got, expected)
+
+
 def judge_observation(got: Observation, expected: Observation, case: Case) -> str | None:
     """The default judge: every fact the reference shows, the answer must show too."""
     if "raised" in got and "raised" not in expected:
@@ -162,6 +203,10 @@ def judge_observation(got: Observation, expected: Observation, case: Case) -> st
             found = gradients_difference(got[name], value)
         elif name == "parameter_gradients":
             found = parameter_gradients_difference(got[name], value)
+        elif name == "parameters":
+            found = parameters_difference(got[name], value)
+        elif name == "linear_layers":
+            found = layers_difference(got[name], value)
         elif name in FACTS:
             found = difference(got[name], value) if isinstance(got[name], Raised) else None
             if found is None and got[name] != value:
@@ -177,6 +222,8 @@ def judge_observation(got: Observation, expected: Observation, case: Case) -> st
 
 def judge_error(got: Observation, expected: Observation, case: Case) -> str | None:
     """For cases that must be refused: a ValueError or AssertionError whose message holds ``case["names"]``."""
+    if "error" in expected and "error" not in got and isinstance(got.get("raised"), Raised):
+        return f"Before anything could be refused, your code raised {show(got['raised'])}"
     raised = got.get("error", got.get("raised"))
     if not isinstance(raised, Raised):
         return f"Expected an error, got {show(raised)}."

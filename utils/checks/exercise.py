@@ -9,6 +9,7 @@ import torch
 from utils.checks.compare import judge_observation
 from utils.checks.probes.observe import Case, Observation, Probe, observe_safely
 
+UNLIKELY_SEED = 904_625_697  # one that no answer sets itself: setting it again would leave no trace
 Judge = Callable[[Observation, Observation, Case], str | None]
 Inputs = dict[str, list[Case]]  # the cases of every part, by the part's name
 Seen = dict[str, list[Observation]]  # what an answer did in each of them
@@ -102,7 +103,7 @@ class Exercise:
 
     def trials(self, answer: Any, part_name: str, cases: list[Case]) -> Iterator[Observation]:
         """What an answer does in one part, case by case."""
-        torch.manual_seed(0)
+        torch.manual_seed(UNLIKELY_SEED)
         for case in cases:
             with torch.enable_grad():
                 observation = observe_safely(self.probes[part_name], answer, case)

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,25 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 PREFIXES = ("special_", "linalg_", "_safe_")
+ALIASES = {
+    "imatmul": "matmul",
+    "rmatmul": "matmul",
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+    "cumulative_sum": "cumsum",
+    "nancumsum": "cumsum",
+    "multi_head_attention_forward": "MultiheadAttention",
+    "native_multi_head_attention": "MultiheadAttention",
+    "transformer_encoder_layer_fwd": "MultiheadAttention",
+    "flash_attention_forward": "scaled_dot_product_attention",
+    "efficient_attention_forward": "scaled_dot_product_attention",
+}
+FAMILIES = {
+    re.compile(r"scaled_dot_product_\w+"): "scaled_dot_product_attention",
+    re.compile(r"((feature_)?(alpha_)?|native_|fused_)dropout([123]d)?|(Feature)?(Alpha)?Dropout([123]d)?"): "dropout",
+}
+LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.comprehension)
+SPOKEN = {"matmul": "`@` (`matmul`)", "loop": "Python loops"}
 
 
 def plain_name(name: str) -> str:
@@ -21,7 +41,21 @@ def plain_name(name: str) -> str:
     name = name.split(".")[0].strip("_")
     for prefix in PREFIXES:
         name = name.removeprefix(prefix.strip("_") + "_")
-    return {"imatmul": "matmul", "rmatmul": "matmul", "Softmax": "softmax", "LogSoftmax": "log_softmax"}.get(name, name)
+    for pattern, plain in FAMILIES.items():
+        if pattern.fullmatch(name):
+            return plain
+    return ALIASES.get(name, name)
+
+
+def spoken(names: Iterable[str]) -> str:
+    """Forbidden names in a sentence for the learner.
+
+    Example:
+        >>> spoken({"loop", "cumsum"})
+        '`cumsum` and Python loops'
+    """
+    *before, last = [SPOKEN.get(name, f"`{name}`") for name in sorted(names)]
+    return " and ".join(filter(None, [", ".join(before), last]))
 
 
 class Watch(TorchFunctionMode):
@@ -50,8 +84,9 @@ class Watch(TorchFunctionMode):
 def mentioned(answer: Any, names: Iterable[str]) -> set[str]:
     """Forbidden names in the source of an answer: ``torch.dot``, ``x.dot``, ``@``; not in comments or texts.
 
-    Catches what never reaches PyTorch, such as ``numpy.dot``. A builtin has no source to read, and a
-    lambda's source is whatever else stands on its line: both give nothing here, ``Watch`` still sees them.
+    A loop or comprehension counts as the name ``loop``. Catches what never reaches PyTorch, such as
+    ``numpy.dot``. A builtin has no source to read, and a lambda's source is whatever else stands on its line:
+    both give nothing here, ``Watch`` still sees them.
 
     Example:
         >>> mentioned(plain_name, {"split"})
@@ -67,6 +102,8 @@ def mentioned(answer: Any, names: Iterable[str]) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.MatMult):
             found.add("matmul")
+        elif isinstance(node, LOOPS):
+            found.add("loop")
         elif isinstance(node, ast.Attribute) and not is_self(node.value):
             found.add(plain_name(node.attr))
         elif isinstance(node, ast.ImportFrom):

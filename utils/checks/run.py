@@ -169,6 +169,8 @@ def same_behaviour(first: Observation, second: Observation) -> bool:
 
 def differs(first: Any, second: Any) -> bool:
     """Whether two observed values differ, gradients that are absent included."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        return any(differs(first[name], second[name]) for name in first)
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         return any(differs(a, b) for a, b in zip(first, second, strict=True))
     if (first is None) != (second is None):

@@ -15,6 +15,8 @@ def judge_dropout(got: Observation, expected: Observation, case: Case) -> str | 
     The case's ``arguments`` hold ``dropout``; its inputs are one-hot, so an output row is, head by head, the
     row of weights, twice.
     """
+    if isinstance(stopped := got.get("raised"), Raised):
+        return f"Your code raised {show(stopped)}"
     p, num_tokens = case["arguments"]["dropout"], case["x"].shape[-2]
     for name in ("without", "eval_again"):
         if found := difference(got.get(name), expected["without"]):
@@ -26,11 +28,16 @@ def judge_dropout(got: Observation, expected: Observation, case: Case) -> str | 
         return found
     if bool(seen.isnan().any()):
         return "In training mode the output holds NaN."
+    if torch.allclose(seen, weights.expand_as(seen), rtol=1e-3, atol=1e-5):
+        return f"With dropout={p} nothing is dropped in training."
     is_kept = seen != 0  # (calls, B, T, H * 2T)
-    if not torch.allclose(seen, is_kept * weights / (1 - p), rtol=1e-3, atol=1e-5):
+    wanted = is_kept * weights / (1 - p)
+    is_wrong = ~torch.isclose(seen, wanted, rtol=1e-3, atol=1e-5)
+    if bool(is_wrong.any()):
+        place = tuple(is_wrong.nonzero()[0].tolist())
         return (
             f"In training mode with dropout={p} each weight should be either 0 or 1/(1-p) = {1 / (1 - p):.2f} "
-            "times what it is without dropout."
+            f"times what it is without dropout; got {show(seen[place])}, expected 0 or {show(wanted[place])}."
         )
     return pattern_fault(is_kept, weights, num_tokens, p)
 
@@ -47,9 +54,15 @@ def pattern_fault(is_kept: Tensor, weights: Tensor, num_tokens: int, p: float) -
         return (
             f"With dropout={p} about {p:.0%} of the weights should be dropped in training; yours drops {dropped:.0%}."
         )
+    if all(torch.equal(one, kept[0]) for one in kept[1:]):
+        return "Every call drops the same weights. Draw anew each time."
     last, before = kept[:, :, -1], kept[:, :, -2]  # two queries that see the key 0: (calls, B, H, T) each
     if torch.equal(last[..., 0], before[..., 0]):
         return "A key is dropped for all queries at once: that drops values. Drop single weights."
+    if kept.shape[1] > 1 and torch.equal(kept[:, 0], kept[:, 1]):
+        return "Every sequence of the batch drops the same weights. Each weight should have a draw of its own."
+    if kept.shape[3] > 1 and torch.equal(kept[..., 0, :], kept[..., 1, :]):
+        return "Every head drops the same weights. Each weight should have a draw of its own."
     always = kept.flatten(0, 1).all(dim=0) & is_visible.any(dim=0)  # (T, H, T)
     if bool(always.any()):
         return "Some of the weights are never dropped."

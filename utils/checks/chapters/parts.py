@@ -2,6 +2,7 @@
 
 from utils.checks.exercise import Part
 
+READY_MADE_ATTENTION = frozenset(["scaled_dot_product_attention", "MultiheadAttention"])
 ANY_INPUT_HINT = "The earlier numbers are right, so look at what is special here: shape, dtype or memory layout."
 
 

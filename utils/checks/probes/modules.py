@@ -6,7 +6,8 @@ A case of a module holds
 - ``by_name``: whether to pass them by name (else by position),
 - ``parameters``: a tensor for each parameter, by its full name,
 - ``x``: an input; ``strided``: whether it lies in memory in another order,
-- ``training``: whether to call the module in training mode.
+- ``training``: whether to call the module in training mode,
+- ``calls``: how many calls show its dropout.
 
 Legend: B batch, T tokens.
 """
@@ -54,17 +55,24 @@ def loaded(answer: Any, case: Case) -> nn.Module:
     return load_parameters(built(answer, case), case["parameters"]).train(case.get("training", False))
 
 
+def storages(module: nn.Module) -> set[int]:
+    """Where the numbers of the parameters lie in memory."""
+    return {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+
+
 def observe_structure(answer: Any, case: Case) -> Observation:
-    """Names and shapes of the parameters, in any order, and which of them belong to an ``nn.Linear``."""
-    module = built(answer, case)
+    """Names and shapes of the parameters, in any order, which of them belong to an ``nn.Linear``, and whether
+    two objects have parameters of their own."""
+    module, other = built(answer, case), built(answer, case)
     shapes = attempt(lambda: sorted([name, list(p.shape)] for name, p in module.named_parameters()))
     linears = [name for name, inner in module.named_modules() if isinstance(inner, nn.Linear)]
-    return {"parameters": shapes, "linear_layers": sorted(linears)}
+    share_nothing = attempt(lambda: storages(module).isdisjoint(storages(other)))
+    return {"parameters": shapes, "linear_layers": sorted(linears), "objects_share_nothing": share_nothing}
 
 
 def observe_buffers(answer: Any, case: Case) -> Observation:
     """As ``observe_structure``, and whether there is a buffer called ``mask``."""
-    found = {"mask_is_a_buffer": any(name.endswith("mask") for name, _ in built(answer, case).named_buffers())}
+    found = {"mask_is_a_buffer": any(name.split(".")[-1] == "mask" for name, _ in built(answer, case).named_buffers())}
     return observe_structure(answer, case) | found
 
 
@@ -73,15 +81,26 @@ def observe_output(answer: Any, case: Case) -> Observation:
     return {"result": call_plainly(loaded(answer, case), case["x"], strided=case.get("strided", False))}
 
 
+def observe_after_shorter(answer: Any, case: Case) -> Observation:
+    """As ``observe_output``, after a call on the first token alone, which must leave nothing behind."""
+    module = loaded(answer, case)
+    call_plainly(module, case["x"][:1, :1])
+    return {"result": call_plainly(module, case["x"], strided=case.get("strided", False))}
+
+
 def observe_manners(answer: Any, case: Case) -> Observation:
-    """What a call does besides its result; the gradients of input and parameters."""
+    """What a call does besides its result; the gradients of input and parameters; a call with other parameters."""
     module = loaded(answer, case)
     seen = call_watched(module, case["x"])
     names = list(case["parameters"])
     gradients = attempt(lambda: gradients_of(module(case["x"].clone()), [module.get_parameter(n) for n in names]))
     if isinstance(gradients, list):
         gradients = dict(zip(names, gradients, strict=True))
-    return seen | {"parameter_gradients": gradients}
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(-0.5)
+    changed = call_plainly(module, case["x"])  # as after a step of training: nothing may be kept from before
+    return seen | {"parameter_gradients": gradients, "after_training": changed}
 
 
 def observe_refusal(answer: Any, case: Case) -> Observation:
@@ -93,13 +112,15 @@ def observe_refusal(answer: Any, case: Case) -> Observation:
 def observe_dropout(answer: Any, case: Case) -> Observation:
     """The output in eval mode and many outputs in training mode.
 
-    The case's values are chosen so that the outputs show the weights; see ``telling_values``.
+    The case's values are chosen so that the outputs show the weights; see ``telling_values``. A case with a large
+    batch may ask for fewer ``calls``.
     """
     module = loaded(answer, case)
     module.eval()
     without = attempt(lambda: module(case["x"].clone()))  # (B, T, H * 2T)
     module.train()
-    trained = attempt(lambda: torch.stack([to_data(module(case["x"].clone())) for _ in range(DROPOUT_CALLS)]))
+    calls = range(case.get("calls", DROPOUT_CALLS))
+    trained = attempt(lambda: torch.stack([to_data(module(case["x"].clone())) for _ in calls]))
     module.eval()
     return {"without": without, "in_training": trained, "eval_again": attempt(lambda: module(case["x"].clone()))}
 

@@ -249,19 +249,33 @@ def load_parameters(module: nn.Module, parameters: dict[str, Tensor]) -> nn.Modu
     """The module with these numbers in its parameters, and in their dtype. Buffers stay as they are.
 
     Raises:
-        ValueError: the module's parameters have other names or shapes; the message lists both.
+        ValueError: the module's parameters have other names or shapes; the message says which.
     """
     own = dict(module.named_parameters())
     if own.keys() != parameters.keys():
-        raise ValueError(f"expected the parameters {sorted(parameters)}, your module has {sorted(own)}")
+        lacking, surplus = sorted(parameters.keys() - own.keys()), sorted(own.keys() - parameters.keys())
+        faults = [f"has no parameter {listed(lacking)}"] if lacking else []
+        faults += [f"has {listed(surplus)}, which nobody asked for"] if surplus else []
+        raise ValueError(f"your module {' and '.join(faults)}")
     for name, given in parameters.items():
         if own[name].shape != given.shape:
-            raise ValueError(f"{name} should have shape {tuple(given.shape)}, yours has {tuple(own[name].shape)}")
+            raise ValueError(f"`{name}` should have shape {tuple(given.shape)}, yours has {tuple(own[name].shape)}")
     module.to(next(iter(parameters.values())).dtype)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(parameters[name])
     return module
+
+
+def listed(names: list[str], at_most: int = 2) -> str:
+    """Names in a sentence; of many only the first.
+
+    Example:
+        >>> listed(["W_key", "W_query", "W_value"])
+        '`W_key`, `W_query` and 1 more'
+    """
+    quoted = ", ".join(f"`{name}`" for name in names[:at_most])
+    return quoted if len(names) <= at_most else f"{quoted} and {len(names) - at_most} more"
 
 
 def normal(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
