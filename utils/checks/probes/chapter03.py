@@ -420,7 +420,10 @@ def attention_case(
     dropout: float = 0.0,
     **more: Any,
 ) -> Case:
-    """A case of 3.5: ``x_shape`` is (B, T), ``sizes`` are d_in, d_out and context_length."""
+    """A case of 3.5: ``x_shape`` is (B, T), ``sizes`` are d_in, d_out and context_length.
+
+    The scores stay moderate, so that weights may also be zeroed and renormalised.
+    """
     d_in, d_out, context_length = sizes
     arguments = {"d_in": d_in, "d_out": d_out, "context_length": context_length, "dropout": dropout}
     if qkv_bias is not None:
@@ -432,8 +435,8 @@ def attention_case(
             shapes[f"{name}.bias"] = (d_out,)
     return {
         "arguments": arguments,
-        "parameters": normal_parameters(generator, shapes),
-        "x": normal(generator, *x_shape, d_in),
+        "parameters": {name: 0.6 * numbers for name, numbers in normal_parameters(generator, shapes).items()},
+        "x": normal(generator, *x_shape, d_in).clamp(-2, 2),
         **more,
     }
 
