@@ -330,11 +330,12 @@ def merge_heads(x: Tensor) -> Tensor:
 class MultiHeadAttention(nn.Module):
     """Causal multi-head attention in one pass: one wide projection each, split into heads, then joined.
 
-    ``d_out`` is the size of all heads together; an output projection mixes the heads.
+    ``d_out`` is the size of all heads together; an output projection mixes the heads. With ``fused`` the
+    written-out steps give way to PyTorch's kernel, with the same result.
 
     Raises:
-        ValueError: ``d_out`` is not divisible by ``num_heads``, or the input is longer than
-            ``context_length``.
+        ValueError: ``d_out`` is not divisible by ``num_heads``, the input is longer than ``context_length``,
+            or ``fused`` with another normalizer than softmax.
 
     Example:
         >>> MultiHeadAttention(3, 2, context_length=6, dropout=0.0, num_heads=2)(
@@ -351,6 +352,7 @@ class MultiHeadAttention(nn.Module):
         num_heads: int,
         qkv_bias: bool = False,
         normalizer: BaseNormalizer | None = None,
+        fused: bool = False,
     ):
         super().__init__()
         if num_heads < 1 or d_out < num_heads or d_out % num_heads:
@@ -365,18 +367,136 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(d_out, d_out)
         self.dropout = nn.Dropout(dropout)
         self.normalizer = SoftmaxNormalizer() if normalizer is None else normalizer
+        if fused and not isinstance(self.normalizer, SoftmaxNormalizer):
+            raise ValueError(f"the fused kernel knows softmax only, got {type(self.normalizer).__name__}")
+        self.fused = fused
         self.register_buffer("mask", causal_mask(context_length))  # (context_length, context_length)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., T, d_in) -> (..., T, d_out), T at most ``context_length``"""
-        num_tokens = x.shape[-2]
+    def forward(self, x: Tensor, cache: "KeyValueCache | None" = None) -> Tensor:
+        """(..., T, d_in) -> (..., T, d_out); with a cache, ``x`` continues the tokens that it holds."""
+        held = 0 if cache is None else cache.length
+        num_tokens = held + x.shape[-2]
         check_length(num_tokens, self.context_length)
         queries = split_heads(self.W_query(x), self.num_heads)  # (..., T, d_in) -> (..., H, T, D)
         keys = split_heads(self.W_key(x), self.num_heads)
         values = split_heads(self.W_value(x), self.num_heads)
-        hidden = self.mask[:num_tokens, :num_tokens]  # (T, T), the same for every batch entry and head
-        contexts = attend(queries, keys, values, self.normalizer, hidden, self.dropout)  # (..., H, T, D)
+        if cache is not None:
+            keys, values = cache.append(keys, values)  # (B, H, T, D) -> (B, H, held + T, D)
+        if self.fused:
+            contexts = attend_fused(queries, keys, values, self.dropout.p if self.training else 0.0)
+        else:
+            hidden = self.mask[held:num_tokens, :num_tokens]  # (T, held + T), for every batch entry and head
+            contexts = attend(queries, keys, values, self.normalizer, hidden, self.dropout)  # (..., H, T, D)
         return self.out_proj(merge_heads(contexts))  # (..., H, T, D) -> (..., T, d_out)
+
+
+def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, dropout_p: float = 0.0) -> Tensor:
+    """Causal attention by PyTorch's fused kernel, for queries that are the last Tq of the Tk tokens.
+
+    Args:
+        queries: (..., Tq, D)
+        keys, values: (..., Tk, D), Tk at least Tq.
+        dropout_p: chance that a weight is dropped.
+
+    Returns:
+        context vectors (..., Tq, D)
+
+    Example:
+        >>> x = torch.eye(3)[None]
+        >>> attend_fused(x[:, -1:], x, x).shape
+        torch.Size([1, 1, 3])
+    """
+    num_queries, num_keys = queries.shape[-2], keys.shape[-2]
+    if num_queries == num_keys:
+        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout_p, is_causal=True)
+    visible = None  # a single query is the newest token: nothing lies after it
+    if num_queries > 1:
+        visible = ~causal_mask(num_keys)[-num_queries:].to(queries.device)  # (Tq, Tk)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible, dropout_p=dropout_p)
+
+
+class KeyValueCache:
+    """Keys and values of the tokens so far, so that a new token computes only its own.
+
+    The memory is taken once, for the longest sequence; what ``append`` returns are views of it.
+
+    Attributes:
+        length: tokens held.
+
+    Raises:
+        ValueError: more tokens than ``max_length``, or of another batch size.
+
+    Example:
+        >>> cache = KeyValueCache(batch_size=1, num_heads=2, max_length=8, head_dim=4)
+        >>> keys, values = cache.append(*torch.zeros(2, 1, 2, 3, 4))
+        >>> keys.shape, cache.length
+        (torch.Size([1, 2, 3, 4]), 3)
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        num_heads: int,
+        max_length: int,
+        head_dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        self.keys = torch.empty(batch_size, num_heads, max_length, head_dim, device=device, dtype=dtype)
+        self.values = torch.empty_like(self.keys)
+        self.length = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, T, D) of the new tokens -> (B, H, length + T, D) of all tokens, new ones included."""
+        if keys.shape[0] != self.keys.shape[0]:
+            raise ValueError(f"the cache holds {self.keys.shape[0]} sequences, the new tokens belong to {keys.shape[0]}")
+        end = self.length + keys.shape[-2]
+        check_length(end, self.keys.shape[-2])
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def reset(self) -> None:
+        """Forget all tokens; the memory stays."""
+        self.length = 0
+
+
+class CachedAttention:
+    """One token in, one token out: the last row of ``mha``'s full pass, from remembered keys and values.
+
+    For use in eval mode and without gradients. The memory grows to the batch of the first token after a reset.
+
+    Args:
+        mha: its weights are used, not copied.
+
+    Raises:
+        ValueError: more tokens than ``mha.context_length``, or not exactly one token at a time.
+
+    Example:
+        >>> mha, x = MultiHeadAttention(3, 4, context_length=6, dropout=0.0, num_heads=2), torch.ones(1, 2, 3)
+        >>> cached = CachedAttention(mha)
+        >>> _, last = cached.step(x[:, :1]), cached.step(x[:, 1:])
+        >>> torch.allclose(last, mha(x)[:, -1:], atol=1e-6)
+        True
+    """
+
+    def __init__(self, mha: MultiHeadAttention):
+        self.mha = mha
+        self.cache: KeyValueCache | None = None
+
+    def step(self, x: Tensor) -> Tensor:
+        """(B, 1, d_in) -> (B, 1, d_out)"""
+        if x.dim() != 3 or x.shape[1] != 1:
+            raise ValueError(f"one token at a time, (B, 1, d_in); got shape {tuple(x.shape)}")
+        if self.cache is None:
+            mha = self.mha
+            self.cache = KeyValueCache(len(x), mha.num_heads, mha.context_length, mha.head_dim, x.device, x.dtype)
+        return self.mha(x, self.cache)
+
+    def reset(self) -> None:
+        """Start a new sequence."""
+        self.cache = None
 
 
 def fused_attention(mha: MultiHeadAttention, x: Tensor) -> Tensor:
@@ -398,7 +518,7 @@ def fused_attention(mha: MultiHeadAttention, x: Tensor) -> Tensor:
         True
     """
     queries, keys, values = (split_heads(W(x), mha.num_heads) for W in (mha.W_query, mha.W_key, mha.W_value))
-    contexts = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)  # (..., H, T, D)
+    contexts = attend_fused(queries, keys, values)  # (..., H, T, D)
     return mha.out_proj(merge_heads(contexts))  # (..., H, T, D) -> (..., T, d_out)
 
 
