@@ -449,7 +449,9 @@ class KeyValueCache:
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, T, D) of the new tokens -> (B, H, length + T, D) of all tokens, new ones included."""
         if keys.shape[0] != self.keys.shape[0]:
-            raise ValueError(f"the cache holds {self.keys.shape[0]} sequences, the new tokens belong to {keys.shape[0]}")
+            raise ValueError(
+                f"the cache holds {self.keys.shape[0]} sequences, the new tokens belong to {keys.shape[0]}"
+            )
         end = self.length + keys.shape[-2]
         check_length(end, self.keys.shape[-2])
         self.keys[:, :, self.length : end] = keys

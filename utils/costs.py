@@ -1,6 +1,6 @@
 """What a model costs before it is built: parameters, memory of the cache, arithmetic. All by formula."""
 
-from utils.gpt import GPTConfig
+from utils.gpt_config import GPTConfig
 from utils.masking import check_length
 
 

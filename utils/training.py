@@ -1,16 +1,22 @@
-"""Batches, evaluation and the training loop.
+"""Batches, losses, schedules and the training loop.
 
-Legend: B batch, T tokens (the block size), N tokens of a corpus.
+Legend: B batch, T tokens (the block size), V vocabulary size, N tokens of a corpus.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from utils.distributed import mean_over_processes, rank, without_exchange
 from utils.modes import evaluating
+
+Loss = TypeVar("Loss", float, Tensor)
 
 
 def get_batch(data: Tensor, block_size: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -71,23 +77,140 @@ def estimate_loss(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) ->
     return total / num_tokens
 
 
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean surprise at the right answers, in nats: minus the log of the probability given to each.
+
+    Args:
+        logits: (..., V) raw scores.
+        targets: (...) int64, the right answers.
+
+    Example:
+        >>> cross_entropy(torch.zeros(2, 3, 65), torch.zeros(2, 3, dtype=torch.long))
+        tensor(4.1744)
+    """
+    shifted = logits - logits.amax(dim=-1, keepdim=True)  # the largest score becomes 0: exp can't overflow
+    right = shifted.gather(-1, targets[..., None]).squeeze(-1)  # (..., V) -> (..., 1) -> (...)
+    return (shifted.exp().sum(dim=-1).log() - right).mean()
+
+
+def perplexity(loss: Loss) -> Loss:
+    """Among how many equally likely tokens the model seems to choose: exp of the loss in nats.
+
+    Example:
+        >>> round(perplexity(4.174387), 2)
+        65.0
+    """
+    return loss.exp() if isinstance(loss, Tensor) else math.exp(loss)
+
+
+def learning_rate(step: int, max_lr: float, min_lr: float, warmup_steps: int, max_steps: int) -> float:
+    """Warm-up from 0 in a straight line, then half a cosine down to ``min_lr``, which stays.
+
+    Source: Loshchilov and Hutter, "SGDR" (2017), without restarts.
+
+    Example:
+        >>> [round(learning_rate(step, 1.0, 0.1, 10, 110), 3) for step in (0, 5, 10, 60, 110, 200)]
+        [0.0, 0.5, 1.0, 0.55, 0.1, 0.1]
+    """
+    if step < warmup_steps:
+        return max_lr * step / warmup_steps
+    if step >= max_steps:
+        return min_lr
+    progress = (step - warmup_steps) / (max_steps - warmup_steps)  # from 0 to 1
+    return min_lr + 0.5 * (max_lr - min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Groups for AdamW: matrices and embeddings decay, vectors (biases, scales, shifts) don't, frozen ones stay out.
+
+    A parameter that is used twice, as a tied head, stands in one group once.
+
+    Example:
+        >>> [len(group["params"]) for group in parameter_groups(nn.Linear(2, 2), 0.1)]
+        [1, 1]
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    micro_batch_size: int,
+    autocast_dtype: torch.dtype | None = None,
+    scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
+) -> float:
+    """Add the gradients of a batch to ``.grad``, a few rows at a time; equal to those of the whole batch.
+
+    Args:
+        model: model(x, y) -> (logits, mean loss over the rows).
+        x, y: (B, T).
+        micro_batch_size: rows per forward pass; the last part may be smaller.
+        autocast_dtype: what the forward pass computes its matrix products in, for mixed precision.
+        scale_loss: applied to each part's loss before ``backward``, for float16.
+
+    Returns:
+        the mean loss of the whole batch.
+
+    Raises:
+        ValueError: ``micro_batch_size`` is below 1, or there are no rows.
+
+    Example:
+        >>> from utils.bigram import BigramLanguageModel
+        >>> ids = torch.zeros(3, 4, dtype=torch.long)
+        >>> 0 < accumulate_gradients(BigramLanguageModel(65), ids, ids, micro_batch_size=2) < 20
+        True
+    """
+    if micro_batch_size < 1 or len(x) < 1:
+        raise ValueError(f"sizes must be at least 1, got micro_batch_size={micro_batch_size} and {len(x)} rows")
+    parts = list(zip(x.split(micro_batch_size), y.split(micro_batch_size), strict=True))
+    mean = 0.0
+    for number, (x_part, y_part) in enumerate(parts, start=1):
+        # processes exchange their gradients once, in the last backward
+        with without_exchange(model) if number < len(parts) else nullcontext():
+            with torch.autocast(x.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
+                _, loss = model(x_part, y_part)
+            share = len(x_part) / len(x)  # a ragged last part counts for its rows only
+            scale_loss(loss * share).backward()
+        mean += loss.item() * share
+    return mean
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     next_batch: Callable[[], tuple[Tensor, Tensor]],
     num_steps: int,
     decimals: int = 4,
+    *,
+    first_step: int = 0,
+    schedule: Callable[[int], float] | None = None,
+    max_grad_norm: float | None = None,
+    micro_batch_size: int | None = None,
+    autocast_dtype: torch.dtype | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Gradient steps on fresh batches, with a progress bar where somebody watches.
 
-    The bar shows speed and time left, then gives way to one line that reads the same on every run.
+    The bar shows the loss, speed and time left, then gives way to one line that reads the same on every run.
+    Under ``torchrun`` (see ``utils.distributed``) every process calls it with its share of each batch.
 
     Args:
         model: model(x, y) -> (logits, loss).
         optimizer: updates the model's parameters.
         next_batch: returns (x, y) for the next step.
-        num_steps: how many steps.
+        num_steps: where to stop; the run makes the steps ``first_step`` to ``num_steps - 1``.
         decimals: of the loss in the last line; as many as are the same on every machine.
+        first_step: where a resumed run goes on.
+        schedule: step -> learning rate of all groups; unchanged if left out.
+        max_grad_norm: longer gradients are scaled down to this length.
+        micro_batch_size: rows per forward pass, for batches that don't fit at once.
+        autocast_dtype: bfloat16 or float16 for the matrix products, on devices that have it.
+        after_step: called with the number of steps done, for checkpoints and evaluation.
 
     Returns:
         the loss of each step's batch, before its update.
@@ -105,21 +228,34 @@ def train(
         2
     """
     losses: list[float] = []
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    device = parameters[0].device
+    # float16 has few exponents: small gradients would become 0 if the loss were not scaled up
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype is torch.float16)
     model.train()
-    watched = sys.stdout.isatty() or "ipykernel" in sys.modules
-    steps = tqdm(range(num_steps), unit="step", file=sys.stdout, leave=False, disable=not watched)
+    watched = rank() == 0 and (sys.stdout.isatty() or "ipykernel" in sys.modules)
+    steps = tqdm(range(first_step, num_steps), unit="step", file=sys.stdout, leave=False, disable=not watched)
     for step in steps:
+        if schedule is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule(step)
         x, y = next_batch()
-        _, loss = model(x, y)
-        losses.append(loss.item())
-        if not torch.isfinite(loss):
+        optimizer.zero_grad(set_to_none=True)
+        loss = accumulate_gradients(model, x, y, micro_batch_size or len(x), autocast_dtype, scaler.scale)
+        # all processes see the mean, so that all of them stop if it is not finite
+        losses.append(mean_over_processes(torch.tensor(loss, device=device, dtype=torch.float64)).item())
+        if not math.isfinite(losses[-1]):
             steps.close()
             raise ValueError(f"the loss is {losses[-1]} at step {step}; a lower learning rate often helps")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        if max_grad_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        scaler.step(optimizer)
+        scaler.update()
         if step % 100 == 0:
             steps.set_postfix_str(f"loss {losses[-1]:.3f}", refresh=False)
-    if losses:
+        if after_step is not None:
+            after_step(step + 1)
+    if losses and rank() == 0:
         print(f"{num_steps} steps done, loss of the last batch {losses[-1]:.{decimals}f}")
     return losses
