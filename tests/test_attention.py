@@ -15,13 +15,16 @@ from torch.testing import assert_close
 
 from utils import attention
 from utils.attention import (
+    CachedAttention,
     CausalAttention,
+    KeyValueCache,
     MultiHeadAttention,
     MultiHeadAttentionWrapper,
     SelfAttention_v1,
     SelfAttention_v2,
     SimpleSelfAttention,
     attend,
+    attend_fused,
     attention_weights,
     context_vector,
     copy_weights,
@@ -449,7 +452,160 @@ def test_fused_attention_calls_the_kernel_once_and_the_module_never(monkeypatch)
     monkeypatch.setattr(mha, "forward", None)
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(k) or kernel(*a, **k))
     assert_close(fused_attention(mha, x), expected)
-    assert calls == [{"is_causal": True}]
+    assert calls == [{"dropout_p": 0.0, "is_causal": True}]
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (1, 6), (3, 5, 6), (1, 1, 6), (2, 7, 6)], ids=str)
+@pytest.mark.parametrize("num_heads", [1, 2, 8])
+def test_fused_module_gives_what_the_explicit_one_gives(shape, num_heads):
+    fused = MultiHeadAttention(6, 8, 7, 0.0, num_heads, qkv_bias=True, fused=True)
+    explicit = MultiHeadAttention(6, 8, 7, 0.0, num_heads, qkv_bias=True)
+    explicit.load_state_dict(fused.state_dict())
+    x = drawn(*shape).requires_grad_()
+    assert_close(fused(x), explicit(x))
+    found = gradients(fused(x), x, *fused.parameters())
+    assert_close(found, gradients(explicit(x), x, *explicit.parameters()))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_fused_module_calls_the_kernel_and_the_explicit_one_does_not(fused, monkeypatch):
+    kernel, calls = F.scaled_dot_product_attention, []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(k) or kernel(*a, **k))
+    MultiHeadAttention(3, 4, 6, 0.0, 2, fused=fused)(drawn(2, 5, 3))
+    assert len(calls) == fused
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_dropout_keeps_the_mean_in_training_and_does_nothing_in_eval_mode(fused):
+    module = MultiHeadAttention(3, 4, 5, 0.4, 2, fused=fused)
+    x = drawn(1, 5, 3)
+    with torch.no_grad():
+        whole = module.eval()(x)
+        assert_close(module(x), whole, rtol=0, atol=0)
+        many = module.train()(x.expand(4000, 5, 3))
+    assert not torch.equal(many[0], many[1])
+    assert_close(many.mean(dim=0), whole[0], rtol=0, atol=0.05)
+
+
+def test_fused_module_drops_weights_with_their_probability():
+    """One token that sees itself: its output is 0 or 1/(1-p) times the value."""
+    module = MultiHeadAttention(1, 2, 1, 0.3, 2, fused=True).train()
+    with torch.no_grad():
+        module.W_value.weight.fill_(1)
+        module.out_proj.weight.copy_(torch.eye(2))
+        module.out_proj.bias.zero_()
+        out = module(torch.ones(3000, 1, 1))
+    assert_close(out.unique(), torch.tensor([0.0, 1 / 0.7]))
+    assert abs((out == 0).float().mean().item() - 0.3) < 0.03
+
+
+def test_fused_module_is_for_softmax_only():
+    with pytest.raises(ValueError, match="softmax only, got AddOneNormalizer"):
+        MultiHeadAttention(3, 4, 6, 0.0, 2, normalizer=AddOneNormalizer(), fused=True)
+    assert MultiHeadAttention(3, 4, 6, 0.0, 2, normalizer=SoftmaxNormalizer(), fused=True).fused
+
+
+@pytest.mark.parametrize("num_queries", [1, 2, 4, 5])
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
+def test_attend_fused_takes_queries_for_the_last_tokens(num_queries, lead):
+    queries, keys, values = drawn(3, *lead, 5, 4)
+    hidden = causal_mask(5)
+    expected = attend(queries, keys, values, SOFTMAX, hidden)[..., -num_queries:, :]
+    assert_close(attend_fused(queries[..., -num_queries:, :], keys, values), expected)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("pieces", [(7,), (1,) * 7, (3, 4), (1, 5, 1), (2, 2, 3), (6, 1)], ids=str)
+def test_pieces_through_a_cache_give_the_full_pass(fused, pieces):
+    mha, x = MultiHeadAttention(3, 8, 9, 0.5, 4, qkv_bias=True, fused=fused).eval(), drawn(2, 7, 3)
+    cache = KeyValueCache(batch_size=2, num_heads=4, max_length=8, head_dim=2)
+    with torch.no_grad():
+        found = [mha(part, cache) for part in x.split(pieces, dim=1)]
+        assert_close(torch.cat(found, dim=1), mha(x))
+    assert cache.length == 7
+
+
+def test_cache_returns_what_it_was_given_in_order():
+    keys, values = drawn(2, 3, 2, 5, 4)  # (B, H, T, D) each
+    cache = KeyValueCache(3, 2, 6, 4)
+    for end in range(1, 6):
+        held = cache.append(keys[:, :, end - 1 : end], values[:, :, end - 1 : end])
+        assert_close(held, (keys[:, :, :end], values[:, :, :end]), rtol=0, atol=0)
+        assert cache.length == end
+    cache.reset()
+    assert cache.length == 0
+    held = cache.append(values[:, :, :2], keys[:, :, :2])
+    assert_close(held, (values[:, :, :2], keys[:, :, :2]), rtol=0, atol=0)
+
+
+def test_cache_takes_its_memory_once():
+    cache = KeyValueCache(1, 2, 6, 4, dtype=torch.float64)
+    places = cache.keys.data_ptr(), cache.values.data_ptr()
+    for _ in range(6):
+        keys, values = cache.append(*torch.zeros(2, 1, 2, 1, 4, dtype=torch.float64))
+        assert (keys.data_ptr(), values.data_ptr()) == places
+        assert keys.dtype == values.dtype == torch.float64
+
+
+def test_full_cache_refuses_with_both_lengths_and_keeps_what_it_holds():
+    cache = KeyValueCache(1, 2, 6, 4)
+    cache.append(*torch.ones(2, 1, 2, 5, 4))
+    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b"):
+        cache.append(*torch.zeros(2, 1, 2, 2, 4))
+    assert cache.length == 5
+    assert bool((cache.keys[:, :, :5] == 1).all())
+
+
+def test_cache_refuses_another_batch_size_with_both_numbers():
+    cache = KeyValueCache(2, 2, 6, 4)
+    with pytest.raises(ValueError, match="holds 2 sequences, the new tokens belong to 3"):
+        cache.append(*torch.zeros(2, 3, 2, 1, 4))
+    with pytest.raises(ValueError, match="holds 2 sequences, the new tokens belong to 1"):
+        cache.append(*torch.zeros(2, 1, 2, 1, 4))  # would spread over both
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("num_heads", [1, 2, 6])
+def test_steps_give_the_rows_of_the_full_pass(fused, batch_size, num_heads):
+    mha = MultiHeadAttention(4, 6, 5, 0.5, num_heads, fused=fused).double().eval()
+    cached, other = CachedAttention(mha), CachedAttention(mha)
+    for seed, rows in enumerate((batch_size, batch_size + 1)):
+        x = drawn(rows, 5, 4, seed=seed, dtype=torch.float64)
+        with torch.no_grad():
+            found = []
+            for token in x.split(1, dim=1):
+                found.append(cached.step(token))
+                other.step(-token)  # has keys and values of its own
+            assert_close(torch.cat(found, dim=1), mha(x))
+        cached.reset()
+        other.reset()
+
+
+def test_steps_project_every_token_once():
+    mha, rows = MultiHeadAttention(3, 4, 6, 0.0, 2).eval(), []
+    for layer in (mha.W_query, mha.W_key, mha.W_value):
+        layer.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
+    cached = CachedAttention(mha)
+    for token in drawn(2, 6, 3).split(1, dim=1):
+        cached.step(token)
+    assert rows == [1] * 18
+
+
+def test_step_beyond_the_context_is_refused_with_both_lengths():
+    cached, token = CachedAttention(MultiHeadAttention(3, 4, 6, 0.0, 2).eval()), drawn(1, 1, 3)
+    for _ in range(6):
+        cached.step(token)
+    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b"):
+        cached.step(token)
+    cached.reset()
+    assert cached.step(token).shape == (1, 1, 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (1, 0, 3), (1, 3), (1, 1, 1, 3)], ids=str)
+def test_step_takes_exactly_one_token(shape):
+    with pytest.raises(ValueError, match="one token at a time"):
+        CachedAttention(MultiHeadAttention(3, 4, 6, 0.0, 2)).step(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)], ids=str)

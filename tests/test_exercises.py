@@ -198,15 +198,17 @@ def changed_class(reference, change):
 
 
 def leaving(change):
-    """The reference with what it leaves in its last argument changed, where that counts and not what it returns."""
+    """The reference with what it leaves in its last module changed, where that counts and not what it returns."""
 
     def changed(reference):
         def answer(*args):
             reference(*args)
-            for name, value in list(args[-1].named_parameters()):
-                new = change(value.detach())
-                delattr(args[-1], name)
-                setattr(args[-1], name, nn.Parameter(new, new.is_floating_point()) if is_tensor(new) else new)
+            module = [arg for arg in args if isinstance(arg, nn.Module)][-1]
+            for name, value in list(module.named_parameters()):
+                owner, _, last = name.rpartition(".")
+                new, inner = change(value.detach()), module.get_submodule(owner)
+                delattr(inner, last)
+                setattr(inner, last, nn.Parameter(new, new.is_floating_point()) if is_tensor(new) else new)
 
         return answer
 
@@ -217,7 +219,7 @@ def is_tensor(value):
     return isinstance(value, torch.Tensor)
 
 
-IN_PLACE = {"2.5"}  # what the answer returns is free
+IN_PLACE = {"2.5", "6.7"}  # what the answer returns is free
 
 
 def tensors(change):
@@ -312,7 +314,8 @@ def test_a_stub_method_is_open(exercise):
     def stub(reference):
         if not isinstance(reference, type):
             return raising(NotImplementedError)
-        methods = {name: raising(NotImplementedError) for name in ("__call__", "forward", "normalize", "encode")}
+        names = ("__call__", "forward", "normalize", "encode", "step")
+        methods = {name: raising(NotImplementedError) for name in names}
         return type(reference.__name__, (reference,), methods)
 
     report = check(exercise.id, *map(stub, as_answers(exercise.reference)))
@@ -759,18 +762,19 @@ def first_of_the_batch_only(function):
 
 
 # What an exercise takes and gives decides which of these it has to notice.
-NO_TENSORS = {"2.5", "3.3", "4.2", "4.5", "5.1", "5.6"}  # texts, numbers, functions or modules in
-NO_FLOATS = NO_TENSORS | {"5.2", "5.3", "5.4", "5.5"}  # ids in; 5.3's gradient is the loss's, tested below
-MAY_DRAW = {"3.3", "4.2", "4.5", "5.1", "5.6"}  # 3.3 draws its inputs, 4.5 its weights
+# texts, numbers, functions or modules in
+NO_TENSORS = {"2.5", "3.3", "4.2", "4.5", "5.1", "5.6", "6.6", "6.7", "7.3", "7.4", "7.5", "7.7", "8.2", "8.4"}
+NO_FLOATS = NO_TENSORS | {"5.2", "5.3", "5.4", "5.5", "6.5", "7.6", "8.3"}  # ids in or out; 5.3's loss has a gradient, below
+MAY_DRAW = {"3.3", "4.2", "4.5", "5.1", "5.6", "7.7"}  # 3.3 draws its inputs, 4.5 its weights; 7.7 may restore it
 ALWAYS_THE_SAME = {"4.2", "4.5"}  # no arguments
-NO_BATCHES = {"1.1", "1.4"}
+NO_BATCHES = {"1.1", "1.4", "7.1", "7.2"}
 SQUARE = {"1.1", "3.2"}  # (..., T, T), or no matrix at all
 APPLIES = {
     zeroes_its_input: lambda e: e.id not in NO_TENSORS,
     keeps_the_first_result: lambda e: e.id not in ALWAYS_THE_SAME,
     changes_with_every_call: lambda e: e.id not in IN_PLACE | {"5.1", "5.6"},
     draws_on_the_side: lambda e: e.id not in MAY_DRAW,
-    detaches: lambda e: e.id not in NO_FLOATS or e.id == "5.3",
+    detaches: lambda e: e.id not in NO_FLOATS | {"8.1"} or e.id in ("5.3", "6.5"),  # a cache is for use without gradients
     contiguous_only: lambda e: e.id not in NO_TENSORS | {"5.4"},
     float32_only: lambda e: e.id not in NO_FLOATS,
     square_only: lambda e: e.id not in NO_FLOATS | SQUARE,

@@ -36,9 +36,13 @@ class Mistake:
 NORMALIZERS = "tests/test_normalizers.py"
 MASKING = "tests/test_masking.py"
 ATTENTION = "tests/test_attention.py"
+COSTS = "tests/test_costs.py"
 BIGRAM = "tests/test_bigram.py"
 GENERATION = "tests/test_generation.py"
 TRAINING = "tests/test_training.py"
+GPT = "tests/test_gpt.py"
+HUB = "tests/test_hub.py"
+CHECKPOINTS = "tests/test_checkpoints.py"
 ENVIRONMENT = "tests/test_environment.py"
 CHAPTER_1 = "notebooks/01_dot_product_attention.ipynb"
 
@@ -120,8 +124,8 @@ MISTAKES = [
     Mistake(
         "mask not cut to the sequence",
         "attention",
-        "self.mask[:num_tokens, :num_tokens]  # (T, T), the same",
-        "self.mask  # (T, T), the same",
+        "hidden = self.mask[held:num_tokens, :num_tokens]",
+        "hidden = self.mask",
         ATTENTION,
     ),
     Mistake(
@@ -169,10 +173,30 @@ MISTAKES = [
     Mistake(
         "fused attention looks at later tokens",
         "attention",
-        "F.scaled_dot_product_attention(queries, keys, values, is_causal=True)",
-        "F.scaled_dot_product_attention(queries, keys, values)",
+        "dropout_p=dropout_p, is_causal=True)",
+        "dropout_p=dropout_p)",
         ATTENTION,
     ),
+    Mistake(
+        "fused attention drops in eval mode too",
+        "attention",
+        "self.dropout.p if self.training else 0.0",
+        "self.dropout.p",
+        ATTENTION,
+    ),
+    Mistake(
+        "cache overwrites its last token", "attention", "self.length = end\n", "self.length = end - 1\n", ATTENTION
+    ),
+    Mistake(
+        "reset forgets nothing",
+        "attention",
+        '"""Start a new sequence."""\n        self.cache = None',
+        "pass",
+        ATTENTION,
+    ),
+    Mistake("cache of keys only", "costs", "return 2 * cfg.n_layers", "return cfg.n_layers", COSTS),
+    Mistake("tied head counted twice", "costs", "head = 0 if tied else", "head =", COSTS),
+    Mistake("attention's products forward only", "costs", "6 * weights + 12 *", "6 * weights + 4 *", COSTS),
     Mistake(
         "cross-attention asks with the context",
         "attention",
@@ -188,8 +212,8 @@ MISTAKES = [
         BIGRAM,
     ),
     Mistake("no smoothing", "bigram", "counts.double() + 1", "counts.double()", BIGRAM),
-    Mistake("prediction read at the first position", "generation", "logits[:, -1, :]", "logits[:, 0, :]", GENERATION),
-    Mistake("only the last token is fed", "generation", "model(idx)\n", "model(idx[:, -1:])\n", GENERATION),
+    Mistake("prediction read at the first position", "generation", "logits[:, -1], ", "logits[:, 0], ", GENERATION),
+    Mistake("only the last token is fed", "generation", "model(idx[:, -window:])", "model(idx[:, -1:])", GENERATION),
     Mistake(
         "draws from the global generator",
         "generation",
@@ -218,6 +242,91 @@ MISTAKES = [
     Mistake("vocabulary not sorted", "tokenizers", "tuple(sorted(set(text)))", "tuple(dict.fromkeys(text))", TRAINING),
     Mistake(
         "Colab's torch replaced", "environment", '"tqdm": "tqdm"}', '"tqdm": "tqdm", "torch": "torch"}', ENVIRONMENT
+    ),
+    # GPT-2, its weights, its training and its text
+    Mistake("variance divided by d - 1", "gpt", "correction=0", "correction=1", GPT),
+    Mistake("another GELU", "gpt", 'nn.GELU(approximate="tanh")', "nn.GELU()", GPT),
+    Mistake(
+        "normalised after the addition",
+        "gpt",
+        "x = x + self.drop(self.att(self.norm1(x), cache))",
+        "x = self.norm1(x + self.drop(self.att(x, cache)))",
+        GPT,
+    ),
+    Mistake(
+        "positions start anew after each cached piece",
+        "gpt",
+        "torch.arange(start, start + num_tokens,",
+        "torch.arange(num_tokens,",
+        GPT,
+    ),
+    Mistake(
+        "first weights as wide at the ends of the branches",
+        "gpt",
+        "std=cfg.init_std / math.sqrt(2 * cfg.n_layers)",
+        "std=cfg.init_std",
+        GPT,
+    ),
+    Mistake(
+        "head tied to a copy",
+        "gpt",
+        "self.out_head.weight = self.tok_emb.weight",
+        "self.out_head.weight = nn.Parameter(self.tok_emb.weight.detach().clone())",
+        GPT,
+    ),
+    Mistake(
+        "published queries taken for keys",
+        "gpt",
+        "projections = (block.att.W_query, block.att.W_key, block.att.W_value)",
+        "projections = (block.att.W_key, block.att.W_query, block.att.W_value)",
+        GPT,
+    ),
+    Mistake(
+        "damaged download used", "hub", "return digest.hexdigest() == checksum", "return bool(digest.digest())", HUB
+    ),
+    Mistake(
+        "scores not lowered by the largest",
+        "training",
+        "shifted = logits - logits.amax(dim=-1, keepdim=True)",
+        "shifted = logits",
+        TRAINING,
+    ),
+    Mistake(
+        "warm-up one step ahead",
+        "training",
+        "max_lr * step / warmup_steps",
+        "max_lr * (step + 1) / warmup_steps",
+        TRAINING,
+    ),
+    Mistake("biases decay", "training", '"weight_decay": 0.0', '"weight_decay": weight_decay', TRAINING),
+    Mistake(
+        "a ragged part counts as a whole one",
+        "training",
+        "share = len(x_part) / len(x)",
+        "share = 1 / len(parts)",
+        TRAINING,
+    ),
+    Mistake("clipped while scaled up", "training", "scaler.unscale_(optimizer)", "pass", TRAINING),
+    Mistake(
+        "place among the likeliest taken for the token",
+        "generation",
+        "return drawn if ids is None else ids.gather(-1, drawn)",
+        "return drawn",
+        GENERATION,
+    ),
+    Mistake("window at the start of the text", "generation", "idx[:, -window:]", "idx[:, :window]", GENERATION),
+    Mistake(
+        "moments not restored", "checkpoints", 'optimizer.load_state_dict(saved["optimizer"])', "pass", CHECKPOINTS
+    ),
+    Mistake(
+        "random state not restored",
+        "checkpoints",
+        "        for generator, state in pairs:\n            generator.set_state(state)\n",
+        "",
+        CHECKPOINTS,
+    ),
+    Mistake(
+        "part of a checkpoint left behind", "checkpoints", "temporary.unlink(missing_ok=True)", "pass", CHECKPOINTS
     ),
 ]
 TEST_FILES = sorted({mistake.gate for mistake in MISTAKES if mistake.gate.endswith(".py")})

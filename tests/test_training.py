@@ -7,10 +7,12 @@ import io
 import math
 import re
 import sys
+from collections.abc import Callable
 from itertools import cycle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,9 +20,21 @@ from torch.testing import assert_close
 
 from utils.bigram import BigramLanguageModel
 from utils.data import load_tinyshakespeare, train_val_split
+from utils.gpt import GPTModel
+from utils.gpt_config import GPTConfig
 from utils.modes import evaluating
 from utils.tokenizers import CharTokenizer
-from utils.training import estimate_loss, get_batch, train
+from utils.training import (
+    accumulate_gradients,
+    consecutive_batches,
+    cross_entropy,
+    estimate_loss,
+    get_batch,
+    learning_rate,
+    parameter_groups,
+    perplexity,
+    train,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -104,6 +118,197 @@ def test_too_short_corpus_is_refused_with_both_lengths(length):
 def test_sizes_below_one_are_refused_by_number(block_size, batch_size):
     with pytest.raises(ValueError, match=f"block_size={block_size}, batch_size={batch_size}$"):
         get_batch(torch.arange(100), block_size, batch_size, generator())
+
+
+@settings(deadline=None)
+@given(length=st.integers(2, 40), block_size=st.integers(1, 9), batch_size=st.integers(1, 5))
+def test_whole_text_is_read_once_and_in_order(length, block_size, batch_size):
+    batches = list(consecutive_batches(torch.arange(length, dtype=torch.int32), block_size, batch_size))
+    for x, y in batches:
+        assert x.shape == y.shape and x.dtype == y.dtype == torch.int64
+        assert 1 <= x.shape[0] <= batch_size and 1 <= x.shape[1] <= block_size
+        assert torch.equal(y, x + 1)
+    assert torch.cat([y.flatten() for _, y in batches]).tolist() == list(range(1, length))
+    assert all(x.shape == (batch_size, block_size) for x, _ in batches[:-2])
+
+
+@pytest.mark.parametrize(("length", "block_size", "batch_size"), [(1, 4, 4), (0, 4, 4), (9, 0, 4), (9, 4, 0)])
+def test_text_without_a_target_and_sizes_below_one_are_refused(length, block_size, batch_size):
+    with pytest.raises(ValueError, match=f"block_size={block_size}, batch_size={batch_size}, {length} tokens$"):
+        list(consecutive_batches(torch.arange(length), block_size, batch_size))
+
+
+# The loss
+
+
+@settings(deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), max_size=3),
+    vocab_size=st.integers(1, 9),
+    size=st.sampled_from([0.0, 1e-3, 1.0, 30.0, 1e4]),
+    shift=st.sampled_from([0.0, 1e4, -1e4]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_cross_entropy_is_that_of_pytorch(shape, vocab_size, size, shift, seed):
+    source = generator(seed)
+    logits = shift + size * torch.randn(*shape, vocab_size, generator=source, dtype=torch.float64)
+    targets = torch.randint(vocab_size, shape, generator=source)
+    pairs = [logits.clone().requires_grad_() for _ in range(2)]
+    losses = [cross_entropy(pairs[0], targets), F.cross_entropy(pairs[1].view(-1, vocab_size), targets.flatten())]
+    assert_close(*losses, atol=1e-9, rtol=1e-9)
+    for loss in losses:
+        loss.backward()
+    assert_close(pairs[0].grad, pairs[1].grad, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("extreme", [1e4, -1e4, 3e38])
+def test_extreme_scores_have_a_finite_loss_and_gradient(extreme):
+    logits = torch.tensor([[extreme, 0.0, 0.0], [0.0, extreme, extreme]], requires_grad=True)
+    for targets in (torch.tensor([0, 1]), torch.tensor([1, 0])):
+        loss = cross_entropy(logits, targets)
+        assert_close(loss, F.cross_entropy(logits, targets))
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert gradient.isfinite().all()
+
+
+def test_excluded_tokens_cost_nothing():
+    logits = torch.tensor([[0.0, 0.0, -math.inf]])
+    assert cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(math.log(2))
+
+
+def test_perplexity_counts_the_choices():
+    assert perplexity(math.log(65)) == pytest.approx(65)
+    assert type(perplexity(0.0)) is float and perplexity(0.0) == 1
+    assert_close(perplexity(torch.tensor([0.0, math.log(8)])), torch.tensor([1.0, 8.0]))
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize(("warmup_steps", "max_steps"), [(10, 110), (1, 7), (30, 31)])
+def test_schedule_is_pytorchs_warmup_followed_by_its_cosine(warmup_steps, max_steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=3e-3)
+    schedulers = torch.optim.lr_scheduler
+    warmup = schedulers.LinearLR(optimizer, start_factor=1e-12, total_iters=warmup_steps)
+    cosine = schedulers.CosineAnnealingLR(optimizer, T_max=max_steps - warmup_steps, eta_min=3e-4)
+    both = schedulers.SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
+    for step in range(max_steps):
+        expected = optimizer.param_groups[0]["lr"]
+        assert learning_rate(step, 3e-3, 3e-4, warmup_steps, max_steps) == pytest.approx(expected, abs=1e-12)
+        optimizer.step()
+        both.step()
+
+
+@given(
+    max_lr=st.floats(1e-6, 1), fraction=st.floats(0, 1), warmup=st.integers(0, 20), decay=st.integers(1, 50),
+    step=st.integers(0, 100),
+)  # fmt: skip
+def test_rate_rises_then_falls_and_stays(max_lr, fraction, warmup, decay, step):
+    def rate(step: int) -> float:
+        return learning_rate(step, max_lr, fraction * max_lr, warmup, warmup + decay)
+
+    assert rate(warmup) == pytest.approx(max_lr)
+    assert 0 <= rate(step) <= max_lr * (1 + 1e-9)
+    if step < warmup:
+        assert rate(step) == pytest.approx(max_lr * step / warmup)
+    elif step < warmup + decay:
+        assert rate(step) >= rate(step + 1) * (1 - 1e-9) and rate(step) >= fraction * max_lr * (1 - 1e-9)
+    else:
+        assert rate(step) == fraction * max_lr
+
+
+def test_nothing_but_warmup_ends_at_the_smallest_rate():
+    assert [learning_rate(step, 1.0, 0.1, 2, 2) for step in range(4)] == [0.0, 0.5, 0.1, 0.1]
+
+
+# Groups of parameters
+
+
+def small_gpt(seed: int = 0, **changes: object) -> GPTModel:
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 11, "context_length": 8, "emb_dim": 12, "n_heads": 3, "n_layers": 2, "drop_rate": 0.0}
+    return GPTModel(GPTConfig(**sizes | {"init_std": 0.2} | changes))
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_matrices_decay_and_vectors_do_not(tied):
+    model = small_gpt(tied=tied)
+    decayed, others = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    wanted = {id(p) for name, p in model.named_parameters() if not name.endswith(("bias", "scale", "shift"))}
+    assert {id(p) for p in decayed["params"]} == wanted
+    together = [id(p) for group in (decayed, others) for p in group["params"]]
+    assert len(together) == len(set(together)) == len(list(model.parameters()))
+    torch.optim.AdamW([decayed, others])  # refuses a parameter that stands in two groups
+
+
+def test_frozen_parameters_stay_out_of_the_groups():
+    model = small_gpt()
+    model.tok_emb.requires_grad_(False)
+    model.trf_blocks[0].requires_grad_(False)
+    grouped = {id(p) for group in parameter_groups(model, 0.1) for p in group["params"]}
+    assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_only_matrices_shrink_where_no_gradient_pulls():
+    model = small_gpt()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay=0.5), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert_close(parameter.detach(), before[name] * (0.95 if parameter.dim() > 1 else 1))
+
+
+# A batch in parts
+
+
+def ids_of(rows: int, tokens: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    ids = torch.randint(11, (rows, tokens + 1), generator=generator(seed))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("rows", "part"), [(8, 8), (8, 4), (8, 1), (7, 3), (5, 4), (3, 100), (1, 1)])
+def test_parts_add_up_to_the_gradients_of_the_whole_batch(rows, part):
+    model, (x, y) = small_gpt(), ids_of(rows)
+    _, loss = model(x, y)
+    loss.backward()
+    expected = gradients(model)
+    model.zero_grad()
+    calls = []
+    model.register_forward_pre_hook(lambda module, given: calls.append(len(given[0])))
+    mean = accumulate_gradients(model, x, y, micro_batch_size=part)
+    assert type(mean) is float and mean == pytest.approx(loss.item(), abs=1e-6)
+    assert_close(gradients(model), expected, atol=1e-6, rtol=1e-5)
+    assert calls == [len(piece) for piece in x.split(part)]
+
+
+def test_gradients_are_added_to_what_is_there():
+    model, (x, y) = small_gpt(), ids_of(4)
+    accumulate_gradients(model, x, y, 3)
+    once = gradients(model)
+    accumulate_gradients(model, x, y, 3)
+    assert_close(gradients(model), {name: 2 * gradient for name, gradient in once.items()}, atol=1e-6, rtol=1e-5)
+
+
+def test_scaled_loss_scales_the_gradients_and_not_the_result():
+    model, (x, y) = small_gpt(), ids_of(5)
+    plain = accumulate_gradients(model, x, y, 2)
+    expected = {name: 8 * gradient for name, gradient in gradients(model).items()}
+    model.zero_grad()
+    assert accumulate_gradients(model, x, y, 2, scale_loss=lambda loss: 8 * loss) == plain
+    assert_close(gradients(model), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "part"), [(4, 0), (4, -1), (0, 2)])
+def test_parts_below_one_row_are_refused(rows, part):
+    with pytest.raises(ValueError, match=f"micro_batch_size={part} and {rows} rows"):
+        accumulate_gradients(small_gpt(), *ids_of(rows), part)
 
 
 # Modes
@@ -326,3 +531,221 @@ def test_watched_bar_leaves_the_screen_before_an_error(unwatched, monkeypatch):
     with pytest.raises(ValueError, match="nan at step 0"):
         train(model, optimizer, lambda: batch(1, 2, target=1), num_steps=2)
     assert re.sub(r".*\r(?=[^\n])", "", screen.getvalue()).strip() == ""
+
+
+# Schedule, clipping, parts, precision
+
+
+def next_of(rows: int, tokens: int = 6) -> Callable[[], tuple[Tensor, Tensor]]:
+    """The same fresh batches at every call of this function."""
+    seeds = iter(range(10_000))
+    return lambda: ids_of(rows, tokens, seed=next(seeds))
+
+
+def noted_at_each_update(optimizer: torch.optim.Optimizer, note: Callable[[], object]) -> list:
+    notes: list = []
+    optimizer.register_step_pre_hook(lambda *arguments: notes.append(note()))
+    return notes
+
+
+def test_schedule_sets_the_rate_of_every_group_before_the_update(unwatched):
+    model = small_gpt()
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), lr=123.0)
+    rates = noted_at_each_update(optimizer, lambda: [group["lr"] for group in optimizer.param_groups])
+    train(model, optimizer, next_of(2), 5, first_step=2, schedule=lambda step: 0.001 * step)
+    assert rates == [[0.001 * step] * 2 for step in (2, 3, 4)]
+
+
+def test_without_a_schedule_the_rate_stays(unwatched):
+    model = small_gpt()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    train(model, optimizer, next_of(2), 3)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+
+
+def length_of_gradients(model: nn.Module) -> float:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+
+
+@pytest.mark.parametrize("part", [None, 2])
+def test_long_gradients_are_clipped_and_short_ones_kept(part, unwatched):
+    lengths = []
+    for limit in (None, 0.1, 1e6):
+        model = small_gpt()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        noted = noted_at_each_update(optimizer, lambda model=model: length_of_gradients(model))
+        train(model, optimizer, next_of(4), 3, max_grad_norm=limit, micro_batch_size=part)
+        lengths.append(noted)
+    free, short, kept = lengths
+    assert min(free) > 0.5
+    assert short == pytest.approx([0.1] * 3, rel=1e-4)
+    assert kept == pytest.approx(free, rel=1e-6)
+
+
+def test_clipping_keeps_the_direction(unwatched):
+    updates = []
+    for limit in (None, 0.01):
+        model = small_gpt()
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        train(model, torch.optim.SGD(model.parameters(), lr=1.0), next_of(4), 1, max_grad_norm=limit)
+        updates.append(nn.utils.parameters_to_vector(model.parameters()).detach() - before)
+    assert updates[1].norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert F.cosine_similarity(*updates, dim=0).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 100])
+def test_small_parts_give_the_same_run(part, unwatched, capsys):
+    runs = []
+    for size in (None, part):
+        model = small_gpt()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        losses = train(model, optimizer, next_of(5), 10, max_grad_norm=1.0, micro_batch_size=size)
+        runs.append(losses)
+    assert runs[1] == pytest.approx(runs[0], abs=1e-5)
+
+
+def test_parts_of_no_rows_are_refused(unwatched):
+    model = small_gpt()
+    with pytest.raises(ValueError, match="micro_batch_size=0"):
+        train(model, torch.optim.SGD(model.parameters()), next_of(2), 1, micro_batch_size=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision_computes_in_the_small_type_and_keeps_the_weights(dtype, unwatched):
+    curves, first_gradients = [], []
+    for autocast_dtype in (None, dtype):
+        model, seen = small_gpt(), set()
+        model.out_head.register_forward_hook(lambda module, given, output, seen=seen: seen.add(output.dtype))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        noted = noted_at_each_update(optimizer, lambda model=model: gradients(model))
+        batch = ids_of(4)
+        losses = train(
+            model, optimizer, lambda batch=batch: batch, 40, max_grad_norm=1.0, autocast_dtype=autocast_dtype
+        )
+        assert seen == {autocast_dtype or torch.float32}
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert losses[-1] < 0.7 * losses[0]
+        curves.append(losses)
+        first_gradients.append(torch.cat([gradient.flatten() for gradient in noted[0].values()]))
+    assert curves[1][:5] == pytest.approx(curves[0][:5], rel=0.02)
+    # scaled up for float16, but back to their size before they are clipped and used
+    assert_close(*first_gradients, atol=0.01, rtol=0)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_float16_loses_no_small_gradients(unwatched):
+    class Faint(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 1, bias=False)
+
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return x, 1e-8 * self.linear(x).sum()  # float16 ends at 6e-8
+
+    model = Faint()
+    before = model.linear.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e8)
+    train(model, optimizer, lambda: (torch.ones(1, 4), torch.ones(1, 4)), 1, autocast_dtype=torch.float16)
+    assert_close(before - model.linear.weight.detach(), torch.ones(1, 4), atol=0.01, rtol=0)
+
+
+# Around the steps
+
+
+def test_steps_are_counted_from_the_first_one(unwatched, capsys):
+    model, optimizer, batches = small_problem()
+    done = []
+    losses = train(
+        model, optimizer, cycle(batches).__next__, num_steps=7, decimals=2, first_step=4, after_step=done.append
+    )
+    assert len(losses) == 3 and done == [5, 6, 7]
+    assert capsys.readouterr().out == f"7 steps done, loss of the last batch {losses[-1]:.2f}\n"
+
+
+def test_run_that_is_complete_makes_no_step(unwatched, capsys):
+    model, optimizer, _ = small_problem()
+    options = {"first_step": 5, "after_step": lambda done: pytest.fail("a step was made")}
+    assert train(model, optimizer, lambda: pytest.fail("a batch was drawn"), 5, **options) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_after_step_sees_the_updated_model(unwatched):
+    model, optimizer, batches = small_problem()
+    weight, seen = model.token_embedding_table.weight, []
+    before = weight.detach().clone()
+    train(model, optimizer, iter(batches).__next__, 3, after_step=lambda done: seen.append(weight.detach().clone()))
+    assert not torch.equal(seen[0], before) and not torch.equal(seen[1], seen[0])
+    assert torch.equal(seen[-1], weight)
+
+
+def test_evaluation_between_the_steps_changes_nothing(unwatched):
+    def look(model: GPTModel) -> None:
+        estimate_loss(model, [ids_of(2)])
+
+    runs = []
+    for evaluates in (False, True):
+        model = small_gpt(drop_rate=0.2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        after_step = (lambda done, model=model: look(model)) if evaluates else None
+        torch.manual_seed(1)
+        runs.append(train(model, optimizer, next_of(3), 5, after_step=after_step))
+    assert runs[0] == runs[1]
+
+
+def test_loss_that_is_not_finite_ends_the_run_before_the_callback_and_the_moments(unwatched):
+    model = small_gpt()
+    optimizer, done = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    batches = next_of(3)
+
+    def after_step(step: int) -> None:
+        done.append((step, copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model.state_dict())))
+        if step == 2:
+            with torch.no_grad():
+                model.tok_emb.weight[:] = math.nan
+            done[-1][2]["tok_emb.weight"][:] = math.nan
+
+    with pytest.raises(ValueError, match="nan at step 2; a lower learning rate often helps"):
+        train(model, optimizer, batches, 5, max_grad_norm=1.0, after_step=after_step)
+    assert [step for step, *_ in done] == [1, 2]
+    assert_close(optimizer.state_dict()["state"], done[-1][1]["state"], atol=0, rtol=0)
+    assert_close(dict(model.state_dict()), dict(done[-1][2]), atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
+def test_frozen_and_unused_parameters_do_not_disturb(dtype, unwatched):
+    class WithSpareParts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = small_gpt()
+            self.unused = nn.Linear(3, 3)  # its gradient stays None
+            self.model.trf_blocks[0].requires_grad_(False)
+
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return self.model(x, y)
+
+    model = WithSpareParts()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)  # the frozen ones included
+    train(model, optimizer, next_of(4), 3, max_grad_norm=0.5, micro_batch_size=3, autocast_dtype=dtype)
+    for name, tensor in model.state_dict().items():
+        untouched = name.startswith(("unused", "model.trf_blocks.0")) or name.endswith("mask")
+        assert torch.equal(tensor, before[name]) is untouched, name
+
+
+def test_gradients_from_before_the_run_are_forgotten(unwatched):
+    runs = []
+    for stale in (False, True):
+        model = small_gpt()
+        if stale:
+            accumulate_gradients(model, *ids_of(3, seed=9), 3)
+        runs.append(train(model, torch.optim.SGD(model.parameters(), lr=0.1), next_of(3), 3))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_bar_counts_the_steps_of_this_run(first_step, unwatched, monkeypatch):
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    model, optimizer, batches = small_problem()
+    train(model, optimizer, cycle(batches).__next__, num_steps=5, first_step=first_step)
+    assert f"/{5 - first_step} [" in screen.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 FORMAT = 1
+KEYS = {"format", "model", "optimizer", "optimizer_kind", "step", "config", "random"}
 
 
 def save_checkpoint(
@@ -49,6 +51,7 @@ def save_checkpoint(
         "format": FORMAT,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "optimizer_kind": _kind_of(optimizer),
         "step": step,
         "config": _config_of(model),
         "random": [generator.get_state() for generator in (*_global_generators(), *generators)],
@@ -102,11 +105,12 @@ def load_checkpoint(
                 f"the checkpoint holds the state of {len(saved['random'])} random generators, got {len(sources)} "
                 "(PyTorch's own ones included)"
             )
-        try:
-            optimizer.load_state_dict(saved["optimizer"])  # checks its groups before it changes anything
-        except (ValueError, KeyError) as error:
-            raise ValueError(f"the checkpoint belongs to another optimizer: {error}") from error
-        for generator, state in zip(sources, saved["random"], strict=True):
+        _compare_optimizers(saved["optimizer_kind"], _kind_of(optimizer))
+        pairs = list(zip(sources, saved["random"], strict=True))
+        for generator, state in pairs:
+            _try_out(generator, state)
+        optimizer.load_state_dict(saved["optimizer"])
+        for generator, state in pairs:
             generator.set_state(state)
     model.load_state_dict(saved["model"])
     return saved["step"]
@@ -126,13 +130,40 @@ def _config_of(model: nn.Module) -> dict | None:
     return asdict(cfg) if is_dataclass(cfg) else None
 
 
+def _kind_of(optimizer: torch.optim.Optimizer) -> dict:
+    shapes = [[tuple(parameter.shape) for parameter in group["params"]] for group in optimizer.param_groups]
+    return {"class": type(optimizer).__name__, "shapes": shapes}
+
+
+def _compare_optimizers(saved: dict, given: dict) -> None:
+    # PyTorch counts the parameters only: it would take the moments of other ones, or of another method
+    if saved["class"] != given["class"]:
+        raise ValueError(f"the checkpoint belongs to another optimizer: {saved['class']}, here {given['class']}")
+    if saved["shapes"] != given["shapes"]:
+        sizes = [[len(group) for group in kind["shapes"]] for kind in (saved, given)]
+        raise ValueError(
+            "the checkpoint belongs to another optimizer: the parameters in its groups differ in number, order "
+            f"or shape (groups of {sizes[0]}, here of {sizes[1]})"
+        )
+
+
+def _try_out(generator: torch.Generator, state: torch.Tensor) -> None:
+    try:
+        torch.Generator(generator.device).set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"the checkpoint holds no state for a generator on {generator.device}: {error}") from error
+
+
 def _read(path: str | Path) -> dict:
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch doesn't compare the checksums
+            if damaged := archive.testzip():
+                raise ValueError(f"the checksum of {damaged} is wrong")
         saved = torch.load(path, map_location="cpu", weights_only=True)  # data only: a file can't run code
-    except (RuntimeError, EOFError, UnpicklingError, ValueError, KeyError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, UnpicklingError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path} is no checkpoint, or it is damaged: {reason[0]}") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT or set(saved) != KEYS:
         raise ValueError(f"{path} is no checkpoint of this course")
     return saved
 

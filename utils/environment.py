@@ -32,6 +32,20 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What to compute matrix products in on a device: bfloat16 on GPUs that have it, float16 on others.
+
+    None on a CPU: few have the instructions, and attention's backward pass is slower in bfloat16 there.
+
+    Example:
+        >>> autocast_dtype(torch.device("cpu")) is None
+        True
+    """
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 def set_seed(seed: int) -> None:
     """Seed PyTorch's global generators (CPU and GPU). Prints nothing, unlike a bare ``torch.manual_seed``.
 

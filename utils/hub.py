@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
+
+from torch import Tensor
 
 FILES = ("config.json", "model.safetensors")
 # What the presets of `utils.gpt` are called on the hub.
@@ -14,7 +17,7 @@ HUB_NAMES = {name: f"openai-community/{name}" for name in ("gpt2", "gpt2-medium"
 def fetch_pretrained(name: str) -> Path:
     """The folder that holds a model's ``config.json`` and ``model.safetensors``, downloaded where needed.
 
-    A file that was damaged on the disk is fetched again.
+    What was downloaded once is used without asking the hub, unless it was damaged on the disk.
 
     Args:
         name: a local folder, a short name such as "gpt2", or a repository on the hub.
@@ -32,11 +35,46 @@ def fetch_pretrained(name: str) -> Path:
         if missing:
             raise RuntimeError(f"the folder {name} lacks {' and '.join(missing)}")
         return folder
-    return [_fetch(HUB_NAMES.get(name, name), file) for file in FILES][-1].parent
+    repository = HUB_NAMES.get(name, name)
+    return _cached(repository) or [_fetch(repository, file) for file in FILES][-1].parent
+
+
+def read_pretrained(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    """The configuration and the tensors in a folder that ``fetch_pretrained`` gave.
+
+    Raises:
+        RuntimeError: a file is damaged.
+
+    Example:
+        >>> config, tensors = read_pretrained(fetch_pretrained("gpt2"))  # doctest: +SKIP
+    """
+    # imported here, because few readers load published weights
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = "config.json"
+    try:
+        config = json.loads((folder / file).read_text(encoding="utf-8"))
+        file = "model.safetensors"
+        return config, load_file(folder / file)
+    except (ValueError, SafetensorError) as error:
+        raise RuntimeError(f"{folder / file} is damaged ({error}); download it again") from error
+
+
+def _cached(repository: str) -> Path | None:
+    # imported here, because few readers need it and it takes a second
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(repository, file) for file in FILES]
+    except HFValidationError:  # no name that a repository could have: the download says so
+        return None
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return paths[0].parent if len(paths) == len(FILES) and all(map(is_intact, paths)) else None
 
 
 def _fetch(repository: str, file: str) -> Path:
-    # imported here, because few readers need it and it takes a second
     from huggingface_hub import hf_hub_download
 
     try:

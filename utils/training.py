@@ -5,7 +5,7 @@ Legend: B batch, T tokens (the block size), V vocabulary size, N tokens of a cor
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -47,6 +47,38 @@ def get_batch(data: Tensor, block_size: int, batch_size: int, generator: torch.G
     starts = torch.randint(num_starts, (batch_size,), generator=generator)
     positions = starts[:, None] + torch.arange(block_size)  # (B, 1) + (T,) -> (B, T)
     return data[positions].long(), data[positions + 1].long()
+
+
+def consecutive_batches(data: Tensor, block_size: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A whole text in order: every token but the first is a target exactly once.
+
+    Args:
+        data: (N,) token ids.
+        block_size: T, tokens per row; a shorter last row comes alone.
+        batch_size: B, rows at a time.
+
+    Yields:
+        x, y: int64 (B, T) each, at most.
+
+    Raises:
+        ValueError: there is no target, or a size is below 1.
+
+    Example:
+        >>> [tuple(x.shape) for x, y in consecutive_batches(torch.arange(12), block_size=3, batch_size=2)]
+        [(2, 3), (1, 3), (1, 2)]
+    """
+    if block_size < 1 or batch_size < 1 or len(data) < 2:
+        raise ValueError(
+            f"sizes must be at least 1 and the text at least 2 tokens long, got block_size={block_size}, "
+            f"batch_size={batch_size}, {len(data)} tokens"
+        )
+    x, y = data[:-1].long(), data[1:].long()
+    whole = len(x) // block_size * block_size  # what fills complete rows
+    # (R*T,) -> (R, T) -> pieces of at most (B, T)
+    rows = (part[:whole].view(-1, block_size).split(batch_size) for part in (x, y))
+    yield from ((a, b) for a, b in zip(*rows, strict=True) if len(a))
+    if whole < len(x):
+        yield x[None, whole:], y[None, whole:]  # (1, rest)
 
 
 @torch.no_grad()
@@ -241,7 +273,8 @@ def train(
                 group["lr"] = schedule(step)
         x, y = next_batch()
         optimizer.zero_grad(set_to_none=True)
-        loss = accumulate_gradients(model, x, y, micro_batch_size or len(x), autocast_dtype, scaler.scale)
+        rows = len(x) if micro_batch_size is None else micro_batch_size
+        loss = accumulate_gradients(model, x, y, rows, autocast_dtype, scaler.scale)
         # all processes see the mean, so that all of them stop if it is not finite
         losses.append(mean_over_processes(torch.tensor(loss, device=device, dtype=torch.float64)).item())
         if not math.isfinite(losses[-1]):

@@ -22,6 +22,14 @@ FACTS = {
     "mha_unchanged": "Your answer changes `mha`, its weights or its mode. Leave the module as it is.",
     "mask_is_a_buffer": 'The mask should be a buffer called `mask`: `self.register_buffer("mask", ...)` in `__init__`.',
     "module_unchanged": "Your answer changes the module it is given: called as it is, it does something else now.",
+    "one_new_key_per_step": "The longer the sequence, the more each step computes: it projects earlier tokens again. "
+    "Keep their keys and values, and project the new token only.",
+    "returns_a_number": "Return the mean loss of the whole batch as a `float`.",
+    "rows_within_limit": "A forward pass gets more than `micro_batch_size` rows. That is the memory to be saved: give "
+    "the model a few rows at a time.",
+    "parameters_unchanged": "Your answer changes the model's parameters. Only add to `.grad`; the step is the "
+    "optimizer's.",
+    "mode_unchanged": "Your answer runs or leaves the model in eval mode. It is training: leave its mode as it is.",
     "position_by_position": "The longer the sequence, the more PyTorch calls your answer makes: it works position by "
     "position, loop or not. Compute all positions at once.",
 }
@@ -169,7 +177,8 @@ def parameters_difference(got: Any, expected: list[list[Any]]) -> str | None:
     if isinstance(got, Raised):
         return f"Your code raised {show(got)}"
     own, wanted = ({name: tuple(shape) for name, shape in found} for found in (got, expected))
-    listed = ", ".join(f"`{name}`" for name in own) or "none"
+    listed = ", ".join(f"`{name}`" for name in list(own)[:12]) or "none"
+    listed += f" and {len(own) - 12} more" if len(own) > 12 else ""
     if missing := [name for name in wanted if name not in own]:
         return f"The parameter `{missing[0]}` is missing; your module's parameters: {listed}."
     if extra := [name for name in own if name not in wanted]:

@@ -22,6 +22,11 @@ ALIASES = {
     "transformer_encoder_layer_fwd": "MultiheadAttention",
     "flash_attention_forward": "scaled_dot_product_attention",
     "efficient_attention_forward": "scaled_dot_product_attention",
+    "LayerNorm": "layer_norm",
+    "native_layer_norm": "layer_norm",
+    "GroupNorm": "group_norm",
+    "native_group_norm": "group_norm",
+    "GELU": "gelu",
 }
 FAMILIES = {
     re.compile(r"scaled_dot_product_\w+"): "scaled_dot_product_attention",

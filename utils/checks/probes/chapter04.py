@@ -12,11 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from utils.checks.probes.modules import (
     built,
-    loaded,
     normal_parameters,
     observe_after_shorter,
     observe_dropout,
-    observe_manners,
+    observe_manners_in_both_modes,
     observe_output,
     observe_refusal,
     observe_structure,
@@ -128,18 +127,6 @@ def too_long(generator: torch.Generator, shapes_of: Callable[[Arguments], Shapes
         module_case(generator, shapes_of, 1, t, arguments_for(3, 4, context_length, 2), names=[str(t)])
         for t, context_length in ((11, 10), (5, 4), (17, 1))
     ]
-
-
-def observe_manners_in_both_modes(answer: Any, case: Case) -> Observation:
-    """As ``observe_manners``, and whether every parameter gets a gradient where dropout drops."""
-    with_dropout = case | {"arguments": case["arguments"] | {"dropout": 0.5}, "training": True}
-
-    def all_get_one() -> bool:
-        module = loaded(answer, with_dropout)
-        found = gradients_of(module(case["x"].clone()), list(module.parameters()))
-        return all(gradient is not None and bool(gradient.isfinite().all()) for gradient in found)
-
-    return observe_manners(answer, case) | {"gradients_flow_in_training": attempt(all_get_one)}
 
 
 # 4.1 ------------------------------------------------------------------------------------------------

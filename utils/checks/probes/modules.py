@@ -103,6 +103,21 @@ def observe_manners(answer: Any, case: Case) -> Observation:
     return seen | {"parameter_gradients": gradients, "after_training": changed}
 
 
+def observe_manners_in_both_modes(answer: Any, case: Case, rate: str = "dropout") -> Observation:
+    """As ``observe_manners``, and whether every parameter gets a gradient where dropout drops.
+
+    ``rate`` is the name of the argument that says how much is dropped.
+    """
+    with_dropout = case | {"arguments": case["arguments"] | {rate: 0.5}, "training": True}
+
+    def all_get_one() -> bool:
+        module = loaded(answer, with_dropout)
+        found = gradients_of(module(case["x"].clone()), list(module.parameters()))
+        return all(gradient is not None and bool(gradient.isfinite().all()) for gradient in found)
+
+    return observe_manners(answer, case) | {"gradients_flow_in_training": attempt(all_get_one)}
+
+
 def observe_refusal(answer: Any, case: Case) -> Observation:
     """The error for an input that must be refused."""
     module = loaded(answer, case)

@@ -1,0 +1,245 @@
+"""Measurements behind the course's promises: ``make bench``.
+
+What is compared is measured in turns within one run, so that a machine's moods strike all sides alike, and
+reported as a ratio of medians. The band of chapter 7 is several seeds of its recipe.
+
+    python -m utils.bench                # everything, about 25 minutes on two cores
+    python -m utils.bench --only speed   # without the band
+    python -m utils.bench --only band --save   # the band alone, kept in data/pretraining_band.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from statistics import mean, median
+
+import torch
+from tqdm import tqdm
+
+from utils.costs import kv_cache_bytes
+from utils.generation import generate
+from utils.gpt import GPTModel, load_gpt2_weights
+from utils.gpt_config import PRESETS, GPTConfig
+from utils.pretrain import BAND_FILE, RECIPES, Recipe, load_corpus, pretrain, validation_loss
+
+# nanoGPT's published recipe for a CPU: its shape, its batch, and how many of our steps take the time of its 2,000.
+YARDSTICK = GPTConfig(65, context_length=64, emb_dim=128, n_heads=4, n_layers=4, drop_rate=0.0)
+YARDSTICK_BATCH, YARDSTICK_STEPS, YARDSTICK_LOSS = 12, 2160, 1.88
+BAND_SEEDS = 5
+
+
+def in_turns(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each task, all tasks run once per round; one more round before is not counted.
+
+    Example:
+        >>> sorted(in_turns({"a": lambda: None, "b": lambda: None}, rounds=3))
+        ['a', 'b']
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in tqdm(range(rounds + 1), desc=" / ".join(tasks), leave=False):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values[1:]) for name, values in seconds.items()}
+
+
+def transformers_twin(model: GPTModel) -> torch.nn.Module:
+    """The same GPT-2 in the ``transformers`` library, with the same weights."""
+    import transformers
+
+    cfg = model.cfg
+    config = transformers.GPT2Config(
+        vocab_size=cfg.vocab_size, n_positions=cfg.context_length, n_embd=cfg.emb_dim, n_layer=cfg.n_layers,
+        n_head=cfg.n_heads, resid_pdrop=cfg.drop_rate, embd_pdrop=cfg.drop_rate, attn_pdrop=cfg.drop_rate,
+        tie_word_embeddings=cfg.tied, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    twin = transformers.GPT2LMHeadModel(config)
+    load_gpt2_weights(model, twin.state_dict())
+    return twin
+
+
+def training_step(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    """One whole step: forward, loss, backward, AdamW. Both libraries' models get the same fused optimizer."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ours = isinstance(model, GPTModel)
+    model.train()
+
+    def step() -> None:
+        # transformers shifts the targets itself, so it is given the inputs and computes one answer less per row
+        loss = model(x, y)[1] if ours else model(x, labels=x).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def compare_training(name: str, cfg: GPTConfig, batch_size: int, num_tokens: int, rounds: int) -> None:
+    """Print how long a training step takes here, written out, and in ``transformers``."""
+    torch.manual_seed(0)
+    x, y = torch.randint(cfg.vocab_size, (2, batch_size, num_tokens))
+    model = GPTModel(cfg)
+    tasks = {"ours": training_step(model, x, y), "transformers": training_step(transformers_twin(model), x, y)}
+    if cfg.emb_dim < 512:  # at 124M a third set of weights and moments costs memory and says nothing new
+        written_out = GPTModel(replace(cfg, fused=False))
+        written_out.load_state_dict(model.state_dict())
+        tasks["written out"] = training_step(written_out, x, y)
+    seconds = in_turns(tasks, rounds)
+    print(f"Training step, {name} ({batch_size} x {num_tokens} tokens)")
+    for other in list(tasks)[1:]:
+        ratio = seconds[other] / seconds["ours"]
+        print(f"  ours {1000 * seconds['ours']:.1f} ms, {other} {1000 * seconds[other]:.1f} ms: {ratio:.2f} x as fast")
+
+
+def read_bandwidth(gigabytes: float = 0.5, rounds: int = 5) -> float:
+    """Bytes per second that a product of a matrix and a vector can read from memory, the best of some shapes."""
+    best = 0.0
+    for columns in (768, 3072, 8192):
+        rows = int(gigabytes * 1e9 / 4 / columns)
+        matrix, vector = torch.ones(rows, columns), torch.ones(columns)
+        seconds = in_turns({"bandwidth": lambda m=matrix, v=vector: m @ v, "sum": matrix.sum}, rounds)
+        best = max(best, matrix.nbytes / min(seconds.values()))
+    return best
+
+
+@torch.no_grad()
+def compare_generation(cfg: GPTConfig, prompt_length: int = 32, num_new: int = 64, rounds: int = 5) -> None:
+    """Print the speed of greedy generation: ours, ``transformers``, without a cache, and what memory allows."""
+    torch.manual_seed(0)
+    model = GPTModel(cfg).eval()
+    twin = transformers_twin(model).eval()
+    prompt = torch.randint(cfg.vocab_size, (1, prompt_length))
+    twin.generation_config.pad_token_id = 0
+
+    def theirs() -> torch.Tensor:
+        return twin.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=num_new, do_sample=False, use_cache=True
+        )
+
+    def ours(cached: bool = True) -> torch.Tensor:
+        return generate(model, prompt, num_new, temperature=0, cached=cached)
+
+    if not torch.equal(ours(), theirs()):
+        raise RuntimeError("both libraries should have written the same tokens")
+    seconds = in_turns({"ours": ours, "transformers": theirs}, rounds)
+    uncached = in_turns({"cached": ours, "no cache": lambda: ours(cached=False)}, 1)
+    bandwidth = read_bandwidth()
+    # each token reads every weight once (but one row of the table of positions), and the keys and values so far
+    weights = sum(p.nbytes for p in model.parameters()) - model.pos_emb.weight.nbytes
+    per_token = weights + kv_cache_bytes(cfg, 1, prompt_length + num_new // 2, 4)
+    least = num_new * per_token / bandwidth
+    print(f"Generation, {prompt_length} + {num_new} tokens, batch of one")
+    print(
+        f"  ours {num_new / seconds['ours']:.1f} tokens/s, transformers {num_new / seconds['transformers']:.1f}: "
+        f"{seconds['transformers'] / seconds['ours']:.2f} x as fast"
+    )
+    print(f"  key-value cache: {uncached['no cache'] / uncached['cached']:.1f} x as fast as without")
+    print(
+        f"  memory reads {bandwidth / 1e9:.1f} GB/s, which allows {num_new / least:.1f} tokens/s: "
+        f"{least / seconds['ours']:.0%} of the limit reached"
+    )
+
+
+def ladder() -> list[tuple[str, str, Recipe]]:
+    """The way from nanoGPT's recipe to ours, one change a rung, each within the same processor time."""
+    ours = RECIPES["cpu"]
+    yardstick = Recipe(YARDSTICK, YARDSTICK_BATCH, YARDSTICK_STEPS, max_lr=1e-3, min_lr=1e-4, warmup_steps=100)
+    faster = replace(yardstick, max_lr=ours.max_lr, min_lr=ours.min_lr)
+    flat = replace(faster, config=replace(YARDSTICK, n_layers=ours.config.n_layers), num_steps=ours.num_steps)
+    return [
+        ("nanoGPT's\nrecipe", "4 layers, learning rate 0.001 to 0.0001", yardstick),
+        ("learning\nrate", f"the same model, learning rate {ours.max_lr} to {ours.min_lr:g}", faster),
+        ("fewer\nlayers", f"{ours.config.n_layers} layers, and so {ours.num_steps} steps", flat),
+        ("initial\nweights", "initial weights that fit the width", ours),
+    ]
+
+
+def cpu_seconds_per_step(recipe: Recipe, steps: int = 60) -> float:
+    """Processor seconds of one training step, the batch included."""
+    train_data, _, _ = load_corpus()
+    start = time.process_time()
+    pretrain(replace(recipe, num_steps=steps), train_data)
+    return (time.process_time() - start) / steps
+
+
+def _loss_and_seconds(recipe: Recipe, seed: int) -> tuple[float, float]:
+    torch.set_num_threads(1)
+    train_data, val_data, _ = load_corpus()
+    start = time.process_time()
+    model, _ = pretrain(recipe, train_data, seed)
+    seconds = time.process_time() - start
+    return round(validation_loss(model, val_data), 4), seconds
+
+
+def measure_band(jobs: int) -> dict:
+    """Train the CPU recipe with several seeds, and each rung of the ladder once, one thread each."""
+    torch.set_num_threads(1)
+    load_corpus()  # it is there before the processes ask for it
+    rungs = ladder()
+    recipe = rungs[-1][2]
+    # in turns, so that a slow moment of the machine strikes both
+    costs = [(cpu_seconds_per_step(rungs[0][2]), cpu_seconds_per_step(recipe)) for _ in range(5)]
+    yardstick_step, own_step = (median(column) for column in zip(*costs, strict=True))
+    work = [(recipe, seed) for seed in range(BAND_SEEDS)] + [(rung, 0) for _, _, rung in rungs[:-1]]
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = list(tqdm(pool.map(_loss_and_seconds, *zip(*work, strict=True)), total=len(work), desc="runs"))
+    losses = [loss for loss, _ in runs[:BAND_SEEDS]]
+    rung_losses = [loss for loss, _ in runs[BAND_SEEDS:]] + losses[:1]
+    return {
+        "losses": losses,
+        "mean": round(mean(losses), 4),
+        "steps": recipe.num_steps,
+        "seconds_per_run": round(mean(seconds for _, seconds in runs[:BAND_SEEDS])),
+        "budget_seconds": round(YARDSTICK_STEPS * yardstick_step),
+        "needed_seconds": round(recipe.num_steps * own_step),
+        "ladder": [
+            {"name": name, "why": why, "loss": loss} for (name, why, _), loss in zip(rungs, rung_losses, strict=True)
+        ],
+        "machine": f"{os.cpu_count()} cores, one thread per run",
+        "torch": torch.__version__.partition("+")[0],
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def print_band(band: dict) -> None:
+    """Say what ``measure_band`` found."""
+    for rung in band["ladder"]:
+        print(f"  {rung['loss']:.3f}  {rung['why']}")
+    print(f"Chapter 7's recipe, {len(band['losses'])} seeds: validation loss {band['mean']:.3f}, "
+          f"{min(band['losses']):.3f} to {max(band['losses']):.3f}")  # fmt: skip
+    print(
+        f"  {band['needed_seconds']} s of one core; nanoGPT's CPU recipe (loss {YARDSTICK_LOSS}) takes the time of "
+        f"{YARDSTICK_STEPS} steps of its shape: {band['budget_seconds']} s"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m utils.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("speed", "band"), help="half of it")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds trained at the same time")
+    parser.add_argument("--save", action="store_true", help=f"keep the band in data/{BAND_FILE.name}")
+    options = parser.parse_args(arguments)
+    print(f"{os.cpu_count()} cores, torch {torch.__version__} with {torch.get_num_threads()} threads", flush=True)
+    if options.only != "band":
+        compare_training("small shape", YARDSTICK, YARDSTICK_BATCH, YARDSTICK.context_length, rounds=40)
+        compare_training("124M", replace(PRESETS["gpt2"], drop_rate=0.0), batch_size=2, num_tokens=128, rounds=5)
+        compare_generation(replace(PRESETS["gpt2"], drop_rate=0.0))
+    if options.only != "speed":
+        band = measure_band(options.jobs)
+        print_band(band)
+        if options.save:
+            BAND_FILE.write_text(json.dumps(band, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
