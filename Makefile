@@ -5,13 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8888
 LAB_ARGS ?=
+BENCH_ARGS ?=
 # Jupyter refuses to run as root unless told so; in a container there often is nobody else.
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 JOBS   ?= 2
 # Several processes share the cores here; threads of their own would only wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help lab test lint unit nbval notebooks stability data clean
+.PHONY: help lab test lint unit nbval notebooks stability bench data clean
 
 help:            ## what can be made
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## ?/\t/' | expand -t 14
@@ -41,6 +42,9 @@ stability: $(VENV)/.test data  ## nbval under other instruction sets and thread 
 	  env $${capability:+ATEN_CPU_CAPABILITY=$$capability} OMP_NUM_THREADS=$$threads \
 	    $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks solutions || exit 1; \
 	done; done
+
+bench: $(VENV)/.test data      ## measure speed and quality again (about half an hour; BENCH_ARGS="--only speed")
+	$(BIN)/python -m utils.bench $(BENCH_ARGS)
 
 data: $(VENV)/.lab             ## fetch the corpus and the GPT-2 vocabulary into data/
 	$(BIN)/python -m utils.data

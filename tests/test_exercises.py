@@ -764,7 +764,8 @@ def first_of_the_batch_only(function):
 # What an exercise takes and gives decides which of these it has to notice.
 # texts, numbers, functions or modules in
 NO_TENSORS = {"2.5", "3.3", "4.2", "4.5", "5.1", "5.6", "6.6", "6.7", "7.3", "7.4", "7.5", "7.7", "8.2", "8.4"}
-NO_FLOATS = NO_TENSORS | {"5.2", "5.3", "5.4", "5.5", "6.5", "7.6", "8.3"}  # ids in or out; 5.3's loss has a gradient, below
+# ids in or out; the gradients of 5.3 and 6.5 are tested below
+NO_FLOATS = NO_TENSORS | {"5.2", "5.3", "5.4", "5.5", "6.5", "7.6", "8.3"}
 MAY_DRAW = {"3.3", "4.2", "4.5", "5.1", "5.6", "7.7"}  # 3.3 draws its inputs, 4.5 its weights; 7.7 may restore it
 ALWAYS_THE_SAME = {"4.2", "4.5"}  # no arguments
 NO_BATCHES = {"1.1", "1.4", "7.1", "7.2"}
@@ -774,9 +775,10 @@ APPLIES = {
     keeps_the_first_result: lambda e: e.id not in ALWAYS_THE_SAME,
     changes_with_every_call: lambda e: e.id not in IN_PLACE | {"5.1", "5.6"},
     draws_on_the_side: lambda e: e.id not in MAY_DRAW,
-    detaches: lambda e: e.id not in NO_FLOATS | {"8.1"} or e.id in ("5.3", "6.5"),  # a cache is for use without gradients
+    # a cache is for use without gradients
+    detaches: lambda e: e.id not in NO_FLOATS | {"8.1"} or e.id in ("5.3", "6.5"),
     contiguous_only: lambda e: e.id not in NO_TENSORS | {"5.4"},
-    float32_only: lambda e: e.id not in NO_FLOATS,
+    float32_only: lambda e: e.id not in NO_FLOATS | {"6.1"},  # whose parameters bring their dtype along
     square_only: lambda e: e.id not in NO_FLOATS | SQUARE,
     first_of_the_batch_only: lambda e: e.id not in NO_FLOATS | NO_BATCHES,
 }

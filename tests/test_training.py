@@ -640,7 +640,7 @@ def test_float16_loses_no_small_gradients(unwatched):
             self.linear = nn.Linear(4, 1, bias=False)
 
         def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            return x, 1e-8 * self.linear(x).sum()  # float16 ends at 6e-8
+            return x, 1e-8 * self.linear(x).float().sum()  # float16 ends at 6e-8
 
     model = Faint()
     before = model.linear.weight.detach().clone()

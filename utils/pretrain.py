@@ -146,7 +146,7 @@ def load_band() -> dict:
 
 
 def load_trained() -> GPTModel:
-    """The model of the CPU recipe, trained once (seed 0) and kept in ``data/``, so that its text is the same everywhere.
+    """The model of the CPU recipe, trained once (seed 0) and kept in ``data/``: the same text everywhere.
 
     Example:
         >>> load_trained().cfg.n_layers

@@ -515,6 +515,15 @@ class ModelByOneHot(PlainModel):
         return self.final_norm(x) @ self.out_head.weight.mT
 
 
+class ModelThatLeavesTheErrorToAttention(PlainModel):
+    """Attention refuses what is too long, and names it."""
+
+    def forward(self, idx):
+        positions = torch.arange(idx.shape[1]) % self.pos_emb.num_embeddings
+        x = self.trf_blocks(self.drop_emb(self.tok_emb(idx) + self.pos_emb(positions)))
+        return self.out_head(self.final_norm(x))
+
+
 class Backbone(nn.Module):
     def __init__(self, cfg):
         super().__init__()
@@ -842,6 +851,7 @@ RIGHT_ANSWERS = {
         ("with loss", ModelWithLoss),
         ("one-hot", ModelByOneHot),
         ("on a backbone", ModelOnBackbone),
+        ("error left to attention", ModelThatLeavesTheErrorToAttention),
     ],
     "6.6": [
         ("shapes", count_by_shapes),

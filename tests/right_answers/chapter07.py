@@ -599,6 +599,18 @@ def load_optimizer_first(path, model, optimizer):
     return saved["steps_done"]
 
 
+def save_in_two_files(path, model, optimizer, step):
+    torch.save({"model": model.state_dict(), "step": step}, path)
+    torch.save(optimizer.state_dict(), f"{path}.optimizer")
+
+
+def load_from_two_files(path, model, optimizer):
+    saved = torch.load(path, weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(torch.load(f"{path}.optimizer", weights_only=True))
+    return saved["step"]
+
+
 KEEPER = Keeper()
 
 
@@ -671,6 +683,7 @@ RIGHT_ANSWERS = {
         ("flat", (save_flat, load_flat)),
         ("methods", (KEEPER.save, KEEPER.load)),
         ("bytes", (save_text_inside, load_text_inside)),
+        ("two files", (save_in_two_files, load_from_two_files)),
         ("optimizer first", (save_old_protocol, load_optimizer_first)),
     ],
 }

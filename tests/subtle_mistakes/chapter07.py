@@ -628,16 +628,21 @@ def save_text_paths_only(path, model, optimizer, step):
     save_parts(path + "", model, optimizer, step)
 
 
-def save_in_two_files(path, model, optimizer, step):
-    torch.save({"model": model.state_dict(), "step": step}, path)
-    torch.save(optimizer.state_dict(), f"{path}.optimizer")
+def moments_in_memory():
+    """The model in the file, the optimizer's state in memory."""
+    kept = {}
 
+    def save(path, model, optimizer, step):
+        torch.save({"model": model.state_dict(), "step": step}, path)
+        kept[str(path)] = copy.deepcopy(optimizer.state_dict())
 
-def load_from_two_files(path, model, optimizer):
-    saved = torch.load(path, weights_only=True)
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(torch.load(f"{path}.optimizer", weights_only=True))
-    return saved["step"]
+    def load(path, model, optimizer):
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(copy.deepcopy(kept[str(path)]))
+        return saved["step"]
+
+    return save, load
 
 
 def save_by_pickle(path, model, optimizer, step):
@@ -781,7 +786,7 @@ CHECKPOINTS = [
     (save_twice, load_latest),
     (save_with_suffix, load_with_suffix),
     (save_text_paths_only, load_parts),
-    (save_in_two_files, load_from_two_files),
+    moments_in_memory(),
     (save_by_pickle, load_by_pickle),
     (save_pickled_path, load_trustingly),
     (save_optimizer_object, load_optimizer_object),
@@ -797,6 +802,7 @@ CHECKPOINTS = [
     (save_in_eval_mode, load_parts),
     (save_then_step, load_parts),
     (save_parts, load_keeping_moments),
+    (save_parts, load_once),
     memory_and_file(),
 ]
 

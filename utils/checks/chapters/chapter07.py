@@ -1886,6 +1886,7 @@ def judge_checkpoint(got: Observation, expected: Observation, case: Case) -> str
 
 
 CHECKPOINTS = {
+    "files_stay": "After loading the file is gone. It may be needed again: leave it where it is.",
     "holds_data_only": "The file holds more than plain data: `torch.load(path, weights_only=True)` refuses it. Save "
     "state dicts and numbers, no modules and no optimizers.",
     "model_restored": "After loading, the model's parameters and buffers are not exactly the saved ones.",

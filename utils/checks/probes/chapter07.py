@@ -1,7 +1,6 @@
 """How to try the answers of chapter 7. Legend: B batch, T tokens, V vocabulary size."""
 
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
@@ -511,7 +510,9 @@ def cold(generator: torch.Generator) -> list[Case]:
         with_ties(scores(generator, 4, 6, 0.0, None), 3),
         with_ties(scores(generator, 4, 6, 0.0, 2), 3),
     ]
-    return [*cases, cases[0] | {"logits": 1000 * cases[0]["logits"].double()}]
+    close = with_ties(scores(generator, 40, 3, 0.0, None), 2)
+    close["logits"][torch.arange(40), torch.randint(3, (40,), generator=generator)] += 1e-5  # chance would not do
+    return [*cases, cases[0] | {"logits": 1000 * cases[0]["logits"].double()}, close]
 
 
 def sources(generator: torch.Generator) -> list[Case]:
@@ -652,12 +653,14 @@ def odd_runs(generator: torch.Generator) -> list[Case]:
 
 
 def files(generator: torch.Generator) -> list[Case]:
-    """Two checkpoints of one run; what is done to their files before they are loaded."""
-    cases = []
-    for optimizer, fate in (("AdamW", "swapped"), ("momentum", "saved twice")):
-        case = run_of(generator, optimizer, 2, some_step(generator), file="a.pt", fate=fate)
-        cases.append(case | {"later_step": some_step(generator), "as_text": fate == "swapped"})
-    return cases
+    """Several checkpoints of one run: side by side and in folders that are swapped later, or one over the other."""
+    return [
+        run_of(generator, optimizer, 1, 0, files=names, steps=[some_step(generator) for _ in names], as_text=as_text)
+        for optimizer, names, as_text in (
+            ("AdamW", ("one/a.pt", "one/b.pt", "two/a.pt"), True),
+            ("momentum", ("a.pt", "a.pt"), False),
+        )
+    ]
 
 
 def new_run(case: Case, number: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -760,28 +763,41 @@ def observe_weights(save: Any, load: Any, case: Case, folder: str) -> Observatio
 
 
 def observe_files(save: Any, load: Any, case: Case, folder: str) -> Observation:
-    """Two checkpoints, of which the files are swapped or overwritten: what counts lies in the file.
+    """What comes from which file after the folders have changed names: what counts lies in the file.
 
     And whether it holds plain data only: PyTorch's strict reader refuses pickled objects.
     """
-    early = path_in(folder, case)
-    late = early if case["fate"] == "saved twice" else path_in(folder, case, "b.pt")
+    folders = [Path(folder) / name for name in ("one", "spare", "two")]
+    folders[0].mkdir()
+    folders[2].mkdir()
+    loaded: Observation = {}
+
+    def load_from(path: str | Path) -> None:
+        number = len(loaded) // 3
+        model, optimizer = new_run(case, 1)
+        loaded[f"{number}_step"] = attempt(lambda: load(path, model, optimizer))
+        loaded[f"{number}_contents"] = contents_of(model)
+        loaded[f"{number}_goes_on"] = attempt(lambda: train_on(case, model, optimizer, 1))
+
     model, optimizer = new_run(case, 0)
-    for path, step in ((early, case["step"]), (late, case["later_step"])):
+    for file, step in zip(case["files"], case["steps"], strict=True):
+        path = path_in(folder, case, file)
+        if Path(path).exists():
+            load_from(path)  # before it is overwritten
         train_on(case, model, optimizer, case["done"])
         seen = observe_saving(save, case | {"step": step}, path, model, optimizer)
         if not seen.get("file_written"):
             return seen
-    if early != late:
-        spare = path_in(folder, case, "spare")
-        for old, new in ((early, spare), (late, early), (spare, late)):
-            shutil.move(old, new)
-    seen["holds_data_only"] = not isinstance(attempt(lambda: torch.load(late, weights_only=True) and None), Raised)
-    for name, path in (("first", early), ("second", late)):
-        model, optimizer = new_run(case, 1)
-        seen[f"{name}_step"] = attempt(lambda p=path, m=model, o=optimizer: load(p, m, o))
-        seen[f"{name}_contents"] = contents_of(model)
-    return seen
+    for old, new in ((0, 1), (2, 0), (1, 2)):
+        folders[old].rename(folders[new])
+    swapped = {"one": "two", "two": "one"}
+    names = ["/".join(swapped.get(name, name) for name in file.split("/")) for file in dict.fromkeys(case["files"])]
+    paths = [path_in(folder, case, name) for name in names]
+    data_only = attempt(lambda: torch.load(paths[0], weights_only=True) and None)
+    for path in paths:
+        load_from(path)
+    files_stay = all(Path(path).is_file() for path in paths)
+    return seen | {"holds_data_only": not isinstance(data_only, Raised), **loaded, "files_stay": files_stay}
 
 
 PROBES = {
