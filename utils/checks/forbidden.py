@@ -30,6 +30,8 @@ ALIASES = {
 }
 FAMILIES = {
     re.compile(r"scaled_dot_product_\w+"): "scaled_dot_product_attention",
+    re.compile(r"(linear_)?cross_entropy(_loss)?|CrossEntropyLoss"): "cross_entropy",
+    re.compile(r"nll_loss(2d|_nd)?(_forward)?|NLLLoss(2d)?"): "nll_loss",
     re.compile(r"((feature_)?(alpha_)?|native_|fused_)dropout([123]d)?|(Feature)?(Alpha)?Dropout([123]d)?"): "dropout",
 }
 LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.comprehension)

@@ -1932,7 +1932,7 @@ def judge_loaded(got: Observation, expected: Observation, case: Case) -> str | N
     for name, wanted in expected["weights"].items():
         if found := difference(got["weights"].get(name), wanted):
             return f"`{name}` after loading: {found}"
-        if not got.get("trainable", {}).get(name, True):
+        if "trainable" in expected and got["trainable"][name] is not True:
             return f"`{name}` can't be trained any more after loading: it should still require gradients."
     facts = {name: value for name, value in expected.items() if name not in ("weights", "trainable")}
     return judge_observation(got, facts, case)
