@@ -52,6 +52,28 @@ PROMISED = {
         "shape of the weight splits": "torch.Size([2, 6, 2])",
         "parameters at the size of GPT-2": "2,360,064",
     },
+    "06": {
+        "layer norm by hand": "-1.0690, -0.5345, 0.0000, 1.6036",
+        "untied, without biases of queries, keys and values": "163,009,536",
+        "as published": "124,439,808",
+        "medium": "354,823,168",
+        "large": "774,030,080",
+        "xl": "1,557,611,200",
+    },
+    "07": {
+        "blind guessing": "4.1744",
+        "bigram floor": "2.4819",
+        "cross-entropy by hand": "0.7531",
+        "perplexity of blind guessing": "perplexity 65.0",
+        "AdamW and Adam": "AdamW -> 1.99800",
+        "a resumed run": "never stopped: True",
+        "within the band": "within 0.03 of their mean: True",
+    },
+    "08": {
+        "cache equals no cache": "the same without a cache: True",
+        "two processes equal one": "below 1e-5: True",
+        "pieces equal the batch": "same gradient True",
+    },
 }
 
 

@@ -159,7 +159,7 @@ def test_command_line_trains_logs_and_resumes(tmp_path: Path, monkeypatch, capsy
     monkeypatch.setitem(RECIPES, "cpu", replace(TINY, config=replace(TINY.config, vocab_size=65), num_steps=4))
     monkeypatch.setattr(module, "load_corpus", lambda: (torch.arange(300) % 65, torch.arange(100) % 65, None))
     checkpoint, log = tmp_path / "run.pt", tmp_path / "losses.txt"
-    arguments = ["--recipe", "cpu", "--checkpoint", str(checkpoint), "--log", str(log)]
+    arguments = ["--recipe", "cpu", "--checkpoint", str(checkpoint), "--losses", str(log)]
     module.main(arguments)
     assert re.search(r"^validation loss \d\.\d{4}$", capsys.readouterr().out, re.M)
     assert len([float(line) for line in log.read_text().splitlines()]) == 4

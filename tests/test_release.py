@@ -216,6 +216,19 @@ def test_a_picture_that_looks_the_same_is_kept_byte_by_byte(shade: float, kept: 
     assert result == (old if kept else new)
 
 
+@pytest.mark.parametrize("source", ["# MEASURED: what a clock says\nshow()", "show()"])
+def test_a_measured_picture_is_kept_as_long_as_its_cell_stays_the_same(source: str):
+    def notebook(source: str, png: str) -> nbformat.NotebookNode:
+        output = new_output("display_data", data={"image/png": png, "text/plain": "grey"})
+        return new_notebook(cells=[new_code_cell(source, id="a", outputs=[output])])
+
+    old, new = picture(0.2), picture(0.9)
+    same = release.with_pictures_of(notebook(source, new), notebook(source, old))
+    assert same.cells[0].outputs[0].data["image/png"] == (old if source.startswith("# MEASURED") else new)
+    edited = release.with_pictures_of(notebook(source + "  # edited", new), notebook(source, old))
+    assert edited.cells[0].outputs[0].data["image/png"] == new
+
+
 def test_unknown_chapter_is_an_error(capsys):
     assert release.main(["99"]) == 1
     assert "99" in capsys.readouterr().err

@@ -154,11 +154,16 @@ def ladder() -> list[tuple[str, str, Recipe]]:
     ours = RECIPES["cpu"]
     yardstick = Recipe(YARDSTICK, YARDSTICK_BATCH, YARDSTICK_STEPS, max_lr=1e-3, min_lr=1e-4, warmup_steps=100)
     faster = replace(yardstick, max_lr=ours.max_lr, min_lr=ours.min_lr)
-    flat = replace(faster, config=replace(YARDSTICK, n_layers=ours.config.n_layers), num_steps=ours.num_steps)
+    shape = replace(ours.config, init_std=YARDSTICK.init_std)
+    smaller = replace(faster, config=shape, num_steps=ours.num_steps)
     return [
         ("nanoGPT's\nrecipe", "4 layers, learning rate 0.001 to 0.0001", yardstick),
         ("learning\nrate", f"the same model, learning rate {ours.max_lr} to {ours.min_lr:g}", faster),
-        ("fewer\nlayers", f"{ours.config.n_layers} layers, and so {ours.num_steps} steps", flat),
+        (
+            "smaller\nmodel",
+            f"{shape.n_layers} layers of {shape.emb_dim} channels, and so {ours.num_steps} steps",
+            smaller,
+        ),
         ("initial\nweights", "initial weights that fit the width", ours),
     ]
 

@@ -72,9 +72,9 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     # For two CPU cores and two minutes. Chapter 7 tells how each choice was made.
     "cpu": Recipe(
-        GPTConfig(65, context_length=64, emb_dim=128, n_heads=4, n_layers=2, drop_rate=0.0, init_std=None),
+        GPTConfig(65, context_length=64, emb_dim=96, n_heads=3, n_layers=2, drop_rate=0.0, init_std=None),
         batch_size=12,
-        num_steps=3600,
+        num_steps=5300,
         max_lr=4e-3,
         min_lr=0.0,
         warmup_steps=100,
@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, help="file to keep the run in")
     parser.add_argument("--every", type=int, default=250, help="steps between two checkpoints")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    parser.add_argument("--log", type=Path, help="write the loss of every step here, one a line")
+    parser.add_argument("--losses", type=Path, help="write the loss of every step here, one a line")
     parser.add_argument("--export", action="store_true", help=f"keep the weights in {shown(TRAINED_FILE)}")
     options = parser.parse_args(arguments)
     if options.resume and options.checkpoint is None:
@@ -258,8 +258,8 @@ def main(arguments: list[str] | None = None) -> None:
         run = partial(pretrain, recipe, train_data, options.seed, device, options.checkpoint, options.every)
         model, losses = run(options.resume, decimals=4)
         if rank() == 0:
-            if options.log:
-                options.log.write_text("".join(f"{loss!r}\n" for loss in losses), encoding="utf-8")
+            if options.losses:
+                options.losses.write_text("".join(f"{loss!r}\n" for loss in losses), encoding="utf-8")
             val_loss = validation_loss(model, val_data)
             print(f"validation loss {val_loss:.4f}")
             if options.export:

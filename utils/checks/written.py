@@ -104,25 +104,27 @@ WRITTEN: dict[str, WrittenExercise] = {
             (
                 Criterion(
                     1,
-                    "A: names memory bandwidth as the limit (each token reads all weights) and fewer bytes per token as the "
-                    "lever (16 bits or fewer, or several texts at a time), with a measurement.",
+                    "A: names memory bandwidth as the limit (each token reads all weights) and fewer bytes per token "
+                    "as the lever (16 bits or fewer, or several texts at a time), with a measurement.",
                 ),
                 Criterion(
                     1,
-                    "B: names the T × T table as what fills the memory and fused attention as the lever, with a measurement.",
-                ),
-                Criterion(
-                    1,
-                    "C: names the exchange of gradients as the limit and a lever that makes it rarer or smaller, with a "
+                    "B: names the T × T table as what fills the memory and fused attention as the lever, with a "
                     "measurement.",
                 ),
                 Criterion(
                     1,
-                    "D: refuses with Amdahl's law worked out (at most about 1.09), and says what to do or measure instead.",
+                    "C: names the exchange of gradients as the limit and a lever that makes it rarer or smaller, with "
+                    "a measurement.",
+                ),
+                Criterion(
+                    1,
+                    "D: refuses with Amdahl's law worked out (at most about 1.09), and says what to do or measure "
+                    "instead.",
                 ),
             ),
-            "Half a point if the measurement is missing. Another lever that fits the cause counts: speculative decoding for "
-            "A, recomputing activations for B, a faster network for C.",
+            "Half a point if the measurement is missing. Another lever that fits the cause counts: speculative "
+            "decoding for A, recomputing activations for B, a faster network for C.",
         ),
     )
 }
