@@ -20,6 +20,7 @@ from utils.pretrain import (
     export,
     load_band,
     load_corpus,
+    load_speed,
     load_trained,
     pick_recipe,
     pretrain,
@@ -219,3 +220,10 @@ def test_what_was_measured_keeps_the_promise():
     assert band["steps"] == RECIPES["cpu"].num_steps, "measured for another recipe"
     assert [rung["loss"] for rung in band["ladder"]] == sorted((r["loss"] for r in band["ladder"]), reverse=True)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", band["date"]) and "cores" in band["machine"]
+
+
+def test_speed_was_measured_and_keeps_the_promise():
+    speed = load_speed()
+    assert speed["small"]["transformers"] >= 1.2 and speed["large"]["transformers"] >= 1.0
+    assert speed["generation"]["transformers"] >= 1.05
+    assert speed["generation"]["no cache"] >= 3 and speed["generation"]["of the bandwidth limit"] >= 0.75

@@ -5,7 +5,7 @@ reported as a ratio of medians. The band of chapter 7 is several seeds of its re
 
     python -m utils.bench                # everything, about 25 minutes on two cores
     python -m utils.bench --only speed   # without the band
-    python -m utils.bench --only band --save   # the band alone, kept in data/pretraining_band.json
+    python -m utils.bench --save         # and keep what was found in data/, where the notebooks read it
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import datetime
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -25,10 +26,11 @@ import torch
 from tqdm import tqdm
 
 from utils.costs import kv_cache_bytes
+from utils.fetching import shown
 from utils.generation import generate
 from utils.gpt import GPTModel, load_gpt2_weights
 from utils.gpt_config import PRESETS, GPTConfig
-from utils.pretrain import BAND_FILE, RECIPES, Recipe, load_corpus, pretrain, validation_loss
+from utils.pretrain import BAND_FILE, RECIPES, SPEED_FILE, Recipe, load_corpus, pretrain, validation_loss
 
 # nanoGPT's published recipe for a CPU: its shape, its batch, and how many of our steps take the time of its 2,000.
 YARDSTICK = GPTConfig(65, context_length=64, emb_dim=128, n_heads=4, n_layers=4, drop_rate=0.0)
@@ -67,15 +69,17 @@ def transformers_twin(model: GPTModel) -> torch.nn.Module:
     return twin
 
 
-def training_step(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+def training_step(
+    model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, ours: bool = True, dtype: torch.dtype | None = None
+) -> Callable[[], None]:
     """One whole step: forward, loss, backward, AdamW. Both libraries' models get the same fused optimizer."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    ours = isinstance(model, GPTModel)
     model.train()
 
     def step() -> None:
-        # transformers shifts the targets itself, so it is given the inputs and computes one answer less per row
-        loss = model(x, y)[1] if ours else model(x, labels=x).loss
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            # transformers shifts the targets itself, so it is given the inputs: one answer less per row
+            loss = model(x, y)[1] if ours else model(x, labels=x).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -83,21 +87,43 @@ def training_step(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> C
     return step
 
 
-def compare_training(name: str, cfg: GPTConfig, batch_size: int, num_tokens: int, rounds: int) -> None:
-    """Print how long a training step takes here, written out, and in ``transformers``."""
+def compare_training(
+    name: str, cfg: GPTConfig, batch_size: int, num_tokens: int, rounds: int, levers: bool = False
+) -> dict[str, float]:
+    """How many times as fast as other ways a training step is here.
+
+    Args:
+        name: of the shape, for the report.
+        cfg, batch_size, num_tokens: the shape.
+        rounds: how often each is measured.
+        levers: also try chapter 8's: written-out attention, bfloat16, and the compiler where there is one.
+
+    Returns:
+        "transformers" -> its time divided by ours; with ``levers``, lever -> our plain time divided by its time.
+    """
     torch.manual_seed(0)
     x, y = torch.randint(cfg.vocab_size, (2, batch_size, num_tokens))
     model = GPTModel(cfg)
-    tasks = {"ours": training_step(model, x, y), "transformers": training_step(transformers_twin(model), x, y)}
-    if cfg.emb_dim < 512:  # at 124M a third set of weights and moments costs memory and says nothing new
-        written_out = GPTModel(replace(cfg, fused=False))
-        written_out.load_state_dict(model.state_dict())
-        tasks["written out"] = training_step(written_out, x, y)
-    seconds = in_turns(tasks, rounds)
-    print(f"Training step, {name} ({batch_size} x {num_tokens} tokens)")
-    for other in list(tasks)[1:]:
-        ratio = seconds[other] / seconds["ours"]
-        print(f"  ours {1000 * seconds['ours']:.1f} ms, {other} {1000 * seconds[other]:.1f} ms: {ratio:.2f} x as fast")
+
+    def twin(fused: bool = True) -> GPTModel:
+        made = GPTModel(replace(cfg, fused=fused))
+        made.load_state_dict(model.state_dict())
+        return made
+
+    tasks = {"transformers": training_step(transformers_twin(model), x, y, ours=False)}
+    if levers:
+        tasks["written-out attention"] = training_step(twin(fused=False), x, y)
+        tasks["bfloat16"] = training_step(twin(), x, y, dtype=torch.bfloat16)
+        if any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++", "cl")):
+            tasks["torch.compile"] = training_step(torch.compile(twin()), x, y)
+    seconds = in_turns({"ours": training_step(model, x, y)} | tasks, rounds)
+    print(f"Training step, {name} ({batch_size} x {num_tokens} tokens): ours {1000 * seconds['ours']:.1f} ms")
+    print(f"  {seconds['transformers'] / seconds['ours']:.2f} x as fast as transformers")
+    ratios = {"transformers": round(seconds["transformers"] / seconds["ours"], 2)}
+    for lever in list(tasks)[1:]:
+        ratios[lever] = round(seconds["ours"] / seconds[lever], 2)
+        print(f"  with {lever}: {ratios[lever]:.2f} x as fast as plain float32 with the fused kernel")
+    return ratios
 
 
 def read_bandwidth(gigabytes: float = 0.5, rounds: int = 5) -> float:
@@ -112,7 +138,7 @@ def read_bandwidth(gigabytes: float = 0.5, rounds: int = 5) -> float:
 
 
 @torch.no_grad()
-def compare_generation(cfg: GPTConfig, prompt_length: int = 32, num_new: int = 64, rounds: int = 5) -> None:
+def compare_generation(cfg: GPTConfig, prompt_length: int = 8, num_new: int = 64, rounds: int = 5) -> dict[str, float]:
     """Print the speed of greedy generation: ours, ``transformers``, without a cache, and what memory allows."""
     torch.manual_seed(0)
     model = GPTModel(cfg).eval()
@@ -147,6 +173,11 @@ def compare_generation(cfg: GPTConfig, prompt_length: int = 32, num_new: int = 6
         f"  memory reads {bandwidth / 1e9:.1f} GB/s, which allows {num_new / least:.1f} tokens/s: "
         f"{least / seconds['ours']:.0%} of the limit reached"
     )
+    return {
+        "transformers": round(seconds["transformers"] / seconds["ours"], 2),
+        "no cache": round(uncached["no cache"] / uncached["cached"], 1),
+        "of the bandwidth limit": round(least / seconds["ours"], 2),
+    }
 
 
 def ladder() -> list[tuple[str, str, Recipe]]:
@@ -209,7 +240,14 @@ def measure_band(jobs: int) -> dict:
         "ladder": [
             {"name": name, "why": why, "loss": loss} for (name, why, _), loss in zip(rungs, rung_losses, strict=True)
         ],
-        "machine": f"{os.cpu_count()} cores, one thread per run",
+        **circumstances(),
+    }
+
+
+def circumstances() -> dict[str, str]:
+    """Where and when something was measured."""
+    return {
+        "machine": f"{os.cpu_count()} cores",
         "torch": torch.__version__.partition("+")[0],
         "date": datetime.date.today().isoformat(),
     }
@@ -232,13 +270,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("speed", "band"), help="half of it")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds trained at the same time")
-    parser.add_argument("--save", action="store_true", help=f"keep the band in data/{BAND_FILE.name}")
+    parser.add_argument("--save", action="store_true", help=f"keep it in {shown(BAND_FILE)} and {shown(SPEED_FILE)}")
     options = parser.parse_args(arguments)
     print(f"{os.cpu_count()} cores, torch {torch.__version__} with {torch.get_num_threads()} threads", flush=True)
     if options.only != "band":
-        compare_training("small shape", YARDSTICK, YARDSTICK_BATCH, YARDSTICK.context_length, rounds=40)
-        compare_training("124M", replace(PRESETS["gpt2"], drop_rate=0.0), batch_size=2, num_tokens=128, rounds=5)
-        compare_generation(replace(PRESETS["gpt2"], drop_rate=0.0))
+        large = replace(PRESETS["gpt2"], drop_rate=0.0)
+        speed = {
+            "small": compare_training("small shape", YARDSTICK, YARDSTICK_BATCH, 64, rounds=40, levers=True),
+            "large": compare_training("124M parameters", large, batch_size=2, num_tokens=128, rounds=5),
+            "generation": compare_generation(large),
+            **circumstances(),
+        }
+        if options.save:
+            SPEED_FILE.write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
     if options.only != "speed":
         band = measure_band(options.jobs)
         print_band(band)

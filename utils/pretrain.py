@@ -32,6 +32,7 @@ from utils.training import consecutive_batches, estimate_loss, get_batch, learni
 
 TRAINED_FILE = DATA_FOLDER / "trained_gpt.safetensors"
 BAND_FILE = DATA_FOLDER / "pretraining_band.json"
+SPEED_FILE = DATA_FOLDER / "speed.json"
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,16 @@ def load_band() -> dict:
         True
     """
     return json.loads(BAND_FILE.read_text(encoding="utf-8"))
+
+
+def load_speed() -> dict:
+    """What ``make bench`` measured of the levers in chapter 8: ratios, machine and date.
+
+    Example:
+        >>> load_speed()["generation"]["no cache"] > 1
+        True
+    """
+    return json.loads(SPEED_FILE.read_text(encoding="utf-8"))
 
 
 def load_trained() -> GPTModel:

@@ -17,6 +17,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -255,8 +256,12 @@ def release(solution: Path, points: dict[str, int], notebooks: Path = NOTEBOOKS)
         ReleaseError: see ``marked``, ``stripped`` and ``executed``.
     """
     source, path = marked(read(solution), points), notebooks / solution.name
-    solved = executed(source, solution.parent, f"{solution.parent.name}/{solution.name}")
-    unsolved = executed(stripped(source), notebooks, f"{notebooks.name}/{solution.name}")
+    work = [
+        (source, solution.parent, f"{solution.parent.name}/{solution.name}"),
+        (stripped(source), notebooks, f"{notebooks.name}/{solution.name}"),
+    ]
+    with ThreadPoolExecutor(len(work)) as pool:  # each waits for a kernel of its own, one thread per kernel
+        solved, unsolved = pool.map(executed, *zip(*work, strict=True))
     solved = with_pictures_of(solved, read(solution))
     unsolved = with_pictures_of(unsolved, solved)  # a picture that no answer changes is the same in both
     changed = [p for notebook, p in ((solved, solution), (unsolved, path)) if written_if_changed(notebook, p)]
