@@ -9,7 +9,7 @@ import torch
 
 MINIMUM_PYTHON = (3, 10)
 # Import name -> what pip calls it. Colab has torch, numpy and matplotlib; those are never touched there.
-LEARNER_PACKAGES = {"tiktoken": "tiktoken", "tqdm": "tqdm"}
+LEARNER_PACKAGES = {"tiktoken": "tiktoken", "tqdm": "tqdm", "safetensors": "safetensors"}
 
 
 def in_colab() -> bool:
