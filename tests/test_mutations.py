@@ -241,7 +241,11 @@ MISTAKES = [
     Mistake("split at 80 %", "data", "train_fraction: float = 0.9", "train_fraction: float = 0.8", TRAINING),
     Mistake("vocabulary not sorted", "tokenizers", "tuple(sorted(set(text)))", "tuple(dict.fromkeys(text))", TRAINING),
     Mistake(
-        "Colab's torch replaced", "environment", '"tqdm": "tqdm"}', '"tqdm": "tqdm", "torch": "torch"}', ENVIRONMENT
+        "Colab's torch replaced",
+        "environment",
+        '"tqdm": "tqdm", "safe',
+        '"tqdm": "tqdm", "torch": "torch", "safe',
+        ENVIRONMENT,
     ),
     # GPT-2, its weights, its training and its text
     Mistake("variance divided by d - 1", "gpt", "correction=0", "correction=1", GPT),

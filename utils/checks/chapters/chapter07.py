@@ -1428,6 +1428,8 @@ def judge_next(got: Observation, expected: Observation, case: Case) -> str | Non
     ids = got.get("result", got.get("raised"))
     if not isinstance(ids, Tensor):
         return difference(ids, expected["result"])
+    if "draws" not in got:
+        return "It could not be seen how the ids were drawn."
     logits = case["logits"].double()
     batch_size, vocab_size = logits.shape
     if ids.shape != (batch_size, 1) or ids.dtype != torch.int64:
