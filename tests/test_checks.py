@@ -21,6 +21,7 @@ from utils.checks.probes.observe import (
     watched,
 )
 from utils.checks.report import Report, Row, marked_up
+from utils.checks.yardstick import Yardstick
 
 # A tiny exercise ------------------------------------------------------------------------------------
 
@@ -184,8 +185,8 @@ MALFORMED += [[{"result": {}}] * 2, [{"result": object()}] * 2, [{"raised": 1}] 
     ids=lambda value: getattr(value, "id", None),
 )
 def test_malformed_observations_earn_nothing(exercise, malformed):
-    inputs = exercise.inputs(torch.Generator().manual_seed(0))
-    report = run.report_on(exercise, dict.fromkeys(inputs, malformed), inputs)
+    yardstick = Yardstick(exercise, 0)
+    report = run.report_on(yardstick, dict.fromkeys(yardstick.inputs, malformed))
     assert report.points == 0
     assert report.messages
     assert str(report) and report._repr_html_()
@@ -194,8 +195,7 @@ def test_malformed_observations_earn_nothing(exercise, malformed):
 @pytest.mark.parametrize("malformed", [None, [], {}, 3, {"other": []}])
 def test_no_observations_at_all_earn_nothing(malformed):
     for exercise in (TINY, EXERCISES["5.2"]):
-        inputs = exercise.inputs(torch.Generator().manual_seed(0))
-        assert run.report_on(exercise, malformed, inputs).points == 0
+        assert run.report_on(Yardstick(exercise, 0), malformed).points == 0
 
 
 @pytest.mark.parametrize("exercise", [TINY, *EXERCISES.values()], ids=lambda e: e.id)

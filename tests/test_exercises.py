@@ -26,6 +26,7 @@ from utils.checks.forbidden import Watch, mentioned, plain_name
 from utils.checks.probes.observe import Raised
 from utils.checks.report import Report
 from utils.checks.run import evaluate, undisturbed
+from utils.checks.yardstick import Yardstick
 
 SEEDS = (0, 1)
 TRIVIAL = {"4.2", "4.5"}  # answers of one line, where one misconception is all there is
@@ -34,10 +35,26 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+YARDSTICKS: dict[tuple[int, int], Yardstick] = {}
+
+
+def remembered_yardstick(exercise: Exercise, seed: int) -> Yardstick:
+    """One for all answers: the reference and the misconceptions are tried once, not once per answer."""
+    key = (id(exercise), seed)  # the yardstick keeps its exercise, so no other one gets this id
+    if key not in YARDSTICKS:
+        YARDSTICKS[key] = Yardstick(exercise, seed)
+    return YARDSTICKS[key]
+
+
+@pytest.fixture(autouse=True)
+def remember(monkeypatch):
+    monkeypatch.setattr(run, "Yardstick", remembered_yardstick)
+
+
 def evaluated(exercise: Exercise, answer, seed: int) -> Report:
     answers = as_answers(answer)
     with undisturbed(answers):
-        return evaluate(exercise, answers, torch.Generator().manual_seed(seed))
+        return evaluate(answers, remembered_yardstick(exercise, seed))
 
 
 def checked(exercise: Exercise, answer) -> Report:
@@ -103,30 +120,8 @@ MISTAKES = [
 ]
 
 
-TRIED: dict[tuple[str, int, str], list] = {}  # what each misconception does in `check`, whose cases are always the same
-
-
-@pytest.fixture
-def remembered(monkeypatch):
-    """Try each misconception once, instead of once for every other one that it is compared with."""
-    explain, trials = run.explain, Exercise.trials
-
-    def remembered_trials(self, answer, part_name, cases):
-        key = (self.id, id(answer), part_name)
-        if key not in TRIED:
-            TRIED[key] = list(trials(self, answer, part_name, cases))
-        yield from TRIED[key]
-
-    def explain_remembering(*arguments):
-        with monkeypatch.context() as patch:
-            patch.setattr(Exercise, "trials", remembered_trials)
-            return explain(*arguments)
-
-    monkeypatch.setattr(run, "explain", explain_remembering)
-
-
 @pytest.mark.parametrize(("exercise", "misconception"), MISTAKES)
-def test_misconceptions_hear_their_own_sentence(exercise, misconception, remembered):
+def test_misconceptions_hear_their_own_sentence(exercise, misconception):
     others = {m.sentence for m in exercise.misconceptions} - {misconception.sentence}
     report = checked(exercise, misconception.answer)
     assert report.points < exercise.points
@@ -136,10 +131,7 @@ def test_misconceptions_hear_their_own_sentence(exercise, misconception, remembe
 
 @pytest.mark.parametrize(("exercise", "misconception"), MISTAKES)
 def test_misconceptions_are_refused_on_other_cases_too(exercise, misconception):
-    inputs = exercise.inputs(torch.Generator().manual_seed(SEEDS[0]))
-    with undisturbed(as_answers(misconception.answer)):
-        seen, expected = (exercise.probe(answer, inputs) for answer in (misconception.answer, exercise.reference))
-        assert any(exercise.judge(seen, expected, inputs).values())
+    assert evaluated(exercise, misconception.answer, SEEDS[0]).points < exercise.points
 
 
 # (d) strange answers ---------------------------------------------------------------------------------

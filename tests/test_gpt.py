@@ -283,18 +283,6 @@ def test_without_a_spread_the_first_weights_are_those_of_pytorch():
             assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.2)
 
 
-@pytest.mark.parametrize("init_std", [0.02, None])
-def test_positions_may_have_a_spread_of_their_own(init_std):
-    models = []
-    for pos_std in (None, 0.3):
-        torch.manual_seed(0)
-        models.append(GPTModel(GPTConfig(200, 64, 64, 4, 1, init_std=init_std, pos_std=pos_std)))
-    assert models[1].pos_emb.weight.std().item() == pytest.approx(0.3, rel=0.05)
-    assert models[0].pos_emb.weight.std().item() == pytest.approx(init_std or 1, rel=0.05)
-    for plain, other in zip(*(model.named_parameters() for model in models), strict=True):
-        assert torch.equal(plain[1], other[1]) is (plain[0] != "pos_emb.weight")
-
-
 def test_loss_of_a_fresh_model_is_that_of_guessing():
     torch.manual_seed(0)
     cfg = GPTConfig(65, context_length=32, emb_dim=48, n_heads=4, n_layers=4, drop_rate=0.0)

@@ -143,8 +143,6 @@ class GPTModel(nn.Module):
             for block in self.trf_blocks:  # two additions to the stream per block: keep its variance near 1
                 for last in (block.att.out_proj, block.ff.layers[-1]):
                     nn.init.normal_(last.weight, std=cfg.init_std / math.sqrt(2 * cfg.n_layers))
-        if cfg.pos_std is not None:
-            nn.init.normal_(self.pos_emb.weight, std=cfg.pos_std)
         if cfg.tied:
             self.out_head.weight = self.tok_emb.weight
 

@@ -18,7 +18,6 @@ class GPTConfig:
         tied: whether the head shares its weight with the token embedding.
         fused: whether attention and LayerNorm use PyTorch's fused kernels; the written-out steps otherwise.
         init_std: spread of the initial weights, as GPT-2 has 0.02; None leaves PyTorch's own initialisation.
-        pos_std: another spread for the position embeddings, if not None.
 
     Raises:
         ValueError: a size is below 1, or the heads can't share the channels evenly.
@@ -40,7 +39,6 @@ class GPTConfig:
     tied: bool = False
     fused: bool = True
     init_std: float | None = 0.02
-    pos_std: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 
 from utils.checks.compare import judge_observation
-from utils.checks.probes.observe import Case, Observation, Probe, observe_safely
+from utils.checks.probes.observe import Case, Observation, Probe, trials
 
-UNLIKELY_SEED = 904_625_697  # one that no answer sets itself: setting it again would leave no trace
 Judge = Callable[[Observation, Observation, Case], str | None]
 Inputs = dict[str, list[Case]]  # the cases of every part, by the part's name
 Seen = dict[str, list[Observation]]  # what an answer did in each of them
@@ -94,21 +93,12 @@ class Exercise:
         return {part.name: self.probes[part.name].cases(generator) for part in self.parts}
 
     def probe(self, answer: Any, inputs: Inputs) -> Seen:
-        """What an answer does in every case. The only method that runs the learner's code.
-
-        Seeds the global random state before each part, so that answers which draw from it can be compared,
-        and starts each case with PyTorch's own settings, so that no answer can change them for the next one.
-        """
+        """What an answer does in every case. With ``trials`` the only method that runs the learner's code."""
         return {name: list(self.trials(answer, name, cases)) for name, cases in inputs.items()}
 
     def trials(self, answer: Any, part_name: str, cases: list[Case]) -> Iterator[Observation]:
-        """What an answer does in one part, case by case."""
-        torch.manual_seed(UNLIKELY_SEED)
-        for case in cases:
-            with torch.enable_grad():
-                observation = observe_safely(self.probes[part_name], answer, case)
-            torch.set_default_dtype(torch.float32)
-            yield observation
+        """What an answer does in one part, case by case; see ``observe.trials``."""
+        return trials(self.probes[part_name], answer, cases)
 
     def judge(self, seen: Seen, expected: Seen, inputs: Inputs) -> dict[str, str | None]:
         """For every part in ``inputs`` the first thing that is wrong, or None. Looks at data only."""

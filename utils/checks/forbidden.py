@@ -105,6 +105,16 @@ def mentioned(answer: Any, names: Iterable[str]) -> set[str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(answer)))
     except (OSError, TypeError, ValueError, SyntaxError):
         return set()
+    return mentioned_in(tree, names)
+
+
+def mentioned_in(tree: ast.AST, names: Iterable[str]) -> set[str]:
+    """As ``mentioned``, for a definition that is at hand as a syntax tree.
+
+    Example:
+        >>> mentioned_in(ast.parse("def f(x):\\n    return x @ x"), {"matmul", "dot"})
+        {'matmul'}
+    """
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.MatMult):

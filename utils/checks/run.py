@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import nn
 
 from utils.checks.chapters import EXERCISES
 from utils.checks.compare import difference, judge_observation
-from utils.checks.exercise import Exercise, Inputs, Misconception, Part, Seen, as_answers, fault_in, well_formed
+from utils.checks.exercise import Exercise, Misconception, Part, Seen, as_answers, fault_in, well_formed
 from utils.checks.forbidden import Watch, mentioned, spoken
-from utils.checks.probes.observe import Case, Observation, Raised
+from utils.checks.probes.observe import Observation, Raised
 from utils.checks.report import Report, Row
 from utils.checks.written import WRITTEN
+from utils.checks.yardstick import Yardstick
 
 SEED = 2017  # the year of "Attention Is All You Need"; any other number would do
 
@@ -51,34 +52,34 @@ def check(exercise_id: str, *answers: Any) -> Report:
         return nothing_earned(exercise, "failed", problem)
     try:
         with undisturbed(answers):
-            return evaluate(exercise, answers, torch.Generator().manual_seed(SEED))
+            return evaluate(answers, Yardstick(exercise, SEED))
     except KeyboardInterrupt:
         return nothing_earned(exercise, "failed", "Stopped. Your code ran until you interrupted it.")
 
 
-def evaluate(exercise: Exercise, answers: tuple[Any, ...], generator: torch.Generator) -> Report:
-    """Probe and judge an answer on the cases that ``generator`` gives."""
+def evaluate(answers: tuple[Any, ...], yardstick: Yardstick) -> Report:
+    """Probe an answer on the yardstick's cases, and judge it."""
+    exercise = yardstick.exercise
     answer = answers if exercise.num_answers > 1 else answers[0]
-    inputs = exercise.inputs(generator)
     watch = Watch(exercise.forbid)
     with watch if exercise.forbid else nullcontext():
-        seen = exercise.probe(answer, inputs)
+        seen = exercise.probe(answer, yardstick.fresh_inputs())
     used = watch.used.union(*(mentioned(a, exercise.forbid) for a in answers))
     if used:
-        return nothing_earned(exercise, "failed", f"This exercise is about doing without {spoken(used)}.")
-    return report_on(exercise, seen, inputs)
+        return done_with(exercise, used)
+    return report_on(yardstick, seen)
 
 
-def report_on(exercise: Exercise, seen: Seen, inputs: Inputs) -> Report:
-    """The report on what an answer did with ``inputs``, however little of it can be read."""
-    seen = well_formed(seen, inputs)
-    expected = exercise.probe(exercise.reference, inputs)
-    faults = exercise.judge(seen, expected, inputs)
+def report_on(yardstick: Yardstick, seen: Seen) -> Report:
+    """The report on what an answer did with the yardstick's cases, however little of it can be read."""
+    exercise = yardstick.exercise
+    seen = well_formed(seen, yardstick.inputs)
+    faults = exercise.judge(seen, yardstick.expected, yardstick.inputs)
     if all(is_stub(seen, part.name) for part in exercise.parts if faults[part.name]) and any(faults.values()):
         summary = "Not attempted yet." if all(faults.values()) else "Some of it is not attempted yet."
     else:
         summary = ""
-    explained = explain(exercise, seen, expected, faults, inputs)
+    explained = [misconception.sentence for misconception in explain(yardstick, seen, faults)]
     rows = tuple(row_for(part, faults, seen, bool(explained)) for part in exercise.parts)
     return Report(exercise.id, exercise.title, summary, rows, tuple(explained))
 
@@ -112,12 +113,13 @@ def is_stub(seen: Seen, part_name: str) -> bool:
     )
 
 
-def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, str | None], inputs: Inputs) -> list[str]:
-    """Sentences of the misconceptions that behave like the answer wherever it is wrong.
+def explain(yardstick: Yardstick, seen: Seen, faults: dict[str, str | None]) -> list[Misconception]:
+    """The misconceptions that behave like the answer wherever it is wrong.
 
     One that explains every fault wins; otherwise each fault gets the first one that explains it. The same
     behaviour explains most. Where a judge of its own looks at random draws, the same fault has to do.
     """
+    exercise = yardstick.exercise
     failed = [name for name, fault in faults.items() if fault and not is_stub(seen, name)]
     if not failed:
         return []
@@ -125,33 +127,30 @@ def explain(exercise: Exercise, seen: Seen, expected: Seen, faults: dict[str, st
     alike: dict[str, list[Misconception]] = {name: [] for name in failed}
     for misconception in exercise.misconceptions:
         for name in failed:
-            fault, is_same = behaviour_of(misconception, exercise, name, seen[name], expected[name], inputs[name])
+            fault, is_same = behaviour_of(misconception, yardstick, name, seen[name])
             if fault and is_same:
                 exact[name].append(misconception)
             elif fault == faults[name] and exercise.part(name).judge is not judge_observation:
                 alike[name].append(misconception)
         if all(misconception in exact[name] for name in failed):
-            return [misconception.sentence]
+            return [misconception]
     alike = {name: exact[name] + alike[name] for name in failed}
     for misconception in exercise.misconceptions:
         if all(misconception in alike[name] for name in failed):
-            return [misconception.sentence]
-    return list(dict.fromkeys(alike[name][0].sentence for name in failed if alike[name]))
+            return [misconception]
+    firsts = [alike[name][0] for name in failed if alike[name]]
+    return [first for number, first in enumerate(firsts) if first not in firsts[:number]]
 
 
 def behaviour_of(
-    misconception: Misconception,
-    exercise: Exercise,
-    part_name: str,
-    seen: list[Observation],
-    expected: list[Observation],
-    cases: list[Case],
+    misconception: Misconception, yardstick: Yardstick, part_name: str, seen: list[Observation]
 ) -> tuple[str | None, bool]:
     """A misconception's fault in one part, and whether it behaves like ``seen``. Stops when both are clear."""
-    judge = exercise.part(part_name).judge
+    judge = yardstick.exercise.part(part_name).judge
     fault, is_same = None, True
-    behaviour = exercise.trials(misconception.answer, part_name, cases)
-    for case, its, mine, wanted in zip(cases, behaviour, seen, expected, strict=True):
+    behaviour = yardstick.behaviour(misconception, part_name)
+    trials = zip(yardstick.inputs[part_name], behaviour, seen, yardstick.expected[part_name], strict=False)
+    for case, its, mine, wanted in trials:
         is_same = is_same and same_behaviour(its, mine)
         fault = fault or fault_in(judge, its, wanted, case)
         if not is_same and (fault or judge is judge_observation):
@@ -183,18 +182,20 @@ def wrong_arguments(exercise: Exercise, answers: tuple[Any, ...]) -> str:
     if len(answers) != exercise.num_answers:
         return f"Expected {exercise.num_answers} answer(s) after the id, got {len(answers)}."
     for answer, reference in zip(answers, as_answers(exercise.reference), strict=True):
-        wanted = "class" if isinstance(reference, type) else "function"
-        if wanted == "class" and not isinstance(answer, type):
-            return (
-                f"Expected the class `{reference.__name__}` itself, got a {type(answer).__name__}. "
-                "Pass the name without brackets."
-            )
-        if not callable(answer):
-            return (
-                f"Expected the function `{reference.__name__}` itself, got a {type(answer).__name__}. "
-                "Pass the name without brackets."
-            )
+        if not (isinstance(answer, type) or (callable(answer) and not isinstance(reference, type))):
+            return wrong_kind(reference, type(answer).__name__)
     return ""
+
+
+def wrong_kind(reference: Any, kind: str) -> str:
+    """What to say to an answer that is no class or function, but an object of the type ``kind``."""
+    wanted = "class" if isinstance(reference, type) else "function"
+    return f"Expected the {wanted} `{reference.__name__}` itself, got a {kind}. Pass the name without brackets."
+
+
+def done_with(exercise: Exercise, used: Iterable[str]) -> Report:
+    """The report on an answer that uses names that would skip the exercise."""
+    return nothing_earned(exercise, "failed", f"This exercise is about doing without {spoken(used)}.")
 
 
 def nothing_earned(exercise: Exercise, status: str, summary: str) -> Report:

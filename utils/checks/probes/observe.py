@@ -4,7 +4,7 @@ import random
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+UNLIKELY_SEED = 904_625_697  # one that no answer sets itself: setting it again would leave no trace
 Case = dict[str, Any]  # the arguments of one trial: tensors, numbers, texts
 Observation = dict[str, Any]  # what the answer did in one trial, by name
 
@@ -122,6 +123,20 @@ def observe_safely(probe: Probe, answer: Any, case: Case) -> Observation:
     seen: Observation = {}
     stopped = attempt(lambda: seen.update(probe.observe(answer, case)))
     return {"raised": stopped} if isinstance(stopped, Raised) else seen
+
+
+def trials(probe: Probe, answer: Any, cases: list[Case]) -> Iterator[Observation]:
+    """What an answer does in one part, case by case.
+
+    Seeds the global random state first, so that answers which draw from it can be compared, and starts each case
+    with PyTorch's own settings, so that no answer can change them for the next one.
+    """
+    torch.manual_seed(UNLIKELY_SEED)
+    for case in cases:
+        with torch.enable_grad():
+            observation = observe_safely(probe, answer, case)
+        torch.set_default_dtype(torch.float32)
+        yield observation
 
 
 def laid_out(tensor: Tensor, strided: bool) -> Tensor:
