@@ -214,7 +214,7 @@ def test_a_stored_model_of_another_recipe_is_refused(tmp_path: Path, monkeypatch
 def test_what_was_measured_keeps_the_promise():
     band = load_band()
     assert len(band["losses"]) >= 5
-    assert band["mean"] <= 1.62 and max(band["losses"]) <= 1.63
+    assert band["mean"] <= 1.62 and max(band["losses"]) <= 1.62
     assert band["mean"] == pytest.approx(sum(band["losses"]) / len(band["losses"]), abs=1e-4)
     assert band["needed_seconds"] <= band["budget_seconds"], "not more processor time than nanoGPT's recipe"
     assert band["steps"] == RECIPES["cpu"].num_steps, "measured for another recipe"

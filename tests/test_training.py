@@ -662,6 +662,12 @@ def test_steps_are_counted_from_the_first_one(unwatched, capsys):
     assert capsys.readouterr().out == f"7 steps done, loss of the last batch {losses[-1]:.2f}\n"
 
 
+def test_without_decimals_the_last_line_names_no_loss(unwatched, capsys):
+    model, optimizer, batches = small_problem()
+    train(model, optimizer, cycle(batches).__next__, num_steps=3, decimals=None)
+    assert capsys.readouterr().out == "3 steps done\n"
+
+
 def test_run_that_is_complete_makes_no_step(unwatched, capsys):
     model, optimizer, _ = small_problem()
     options = {"first_step": 5, "after_step": lambda done: pytest.fail("a step was made")}

@@ -79,6 +79,7 @@ RECIPES: dict[str, Recipe] = {
         max_lr=4e-3,
         min_lr=0.0,
         warmup_steps=100,
+        weight_decay=0.3,
     ),
     # For a GPU and some minutes: the sizes of nanoGPT's example for this corpus.
     "gpu": Recipe(

@@ -217,7 +217,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     next_batch: Callable[[], tuple[Tensor, Tensor]],
     num_steps: int,
-    decimals: int = 4,
+    decimals: int | None = 4,
     *,
     first_step: int = 0,
     schedule: Callable[[int], float] | None = None,
@@ -236,7 +236,7 @@ def train(
         optimizer: updates the model's parameters.
         next_batch: returns (x, y) for the next step.
         num_steps: where to stop; the run makes the steps ``first_step`` to ``num_steps - 1``.
-        decimals: of the loss in the last line; as many as are the same on every machine.
+        decimals: of the loss in the last line; as many as are the same on every machine. None leaves it out.
         first_step: where a resumed run goes on.
         schedule: step -> learning rate of all groups; unchanged if left out.
         max_grad_norm: longer gradients are scaled down to this length.
@@ -290,5 +290,6 @@ def train(
         if after_step is not None:
             after_step(step + 1)
     if losses and rank() == 0:
-        print(f"{num_steps} steps done, loss of the last batch {losses[-1]:.{decimals}f}")
+        said = "" if decimals is None else f", loss of the last batch {losses[-1]:.{decimals}f}"
+        print(f"{num_steps} steps done{said}")
     return losses
