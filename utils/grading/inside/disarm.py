@@ -1,0 +1,45 @@
+"""Taking forbidden operations out of PyTorch, for the rest of this process.
+
+``Watch`` (``utils.checks.forbidden``) sees the functions that an answer calls, unless the answer hides from it: in
+another thread, in TorchScript, behind ``torch.ops`` or with PyTorch's overrides switched off. Here the operation
+itself is replaced in PyTorch's dispatcher, which every one of these ways passes.
+"""
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from utils.checks.forbidden import plain_name
+
+KEYS = ("CPU", "SparseCPU")
+
+
+def disarm(names: Iterable[str]) -> list[str]:
+    """Make every CPU kernel of these operations raise.
+
+    Args:
+        names: as in ``Exercise.forbid``, "softmax".
+
+    Returns:
+        the operations of PyTorch that no longer work.
+    """
+    forbidden = frozenset(names) - {"loop"}
+    if not forbidden:
+        return []
+    names = (full_name.partition("::") for full_name in torch._C._dispatch_get_all_op_names())
+    gone = [name for namespace, _, name in names if namespace == "aten" and plain_name(name) in forbidden]
+    for key in KEYS:
+        library = torch._C._dispatch_library("IMPL", "aten", key, __file__, 1)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))  # were it freed, the operations would come back
+        for name in gone:
+            library.impl(name, key, _refusal(plain_name(name)))
+    return gone
+
+
+def _refusal(name: str) -> Any:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError(f"this exercise is about doing without `{name}`")
+
+    return refuse

@@ -1,0 +1,142 @@
+"""Noticing that a learner's code has changed what the probes rely on, and undoing it.
+
+The probes run in the learner's process, so an answer could replace ``torch.equal`` and appear to leave its input
+alone. ``Guard`` remembers what the functions were before any cell ran. ``restore`` puts them back and says what had
+been changed: before an exercise that undoes it, during an exercise it voids what was seen.
+"""
+
+import builtins
+import sys
+import threading
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch.overrides import _get_current_function_mode_stack, _pop_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _pop_mode as _pop_dispatch_mode
+
+WATCHED = (
+    "builtins", "math", "random", "copy", "inspect", "tempfile", "warnings", "pathlib", "io", "os", "sys", "gc",
+    "numpy", "numpy.random", "torch", "torch._tensor", "torch.autograd", "torch.random", "torch.nn",
+    "torch.nn.functional", "torch.overrides", "torch.utils._python_dispatch", "torch.serialization", "json",
+    "safetensors", "safetensors.torch",
+)  # fmt: skip
+OWN_MODULES = ("utils", "wire", "course", "integrity", "disarm", "worker")  # these with all their classes
+CLASSES = (
+    "torch.Tensor", "torch._C.TensorBase", "torch._C.Generator", "torch.nn.parameter.Parameter",
+    "torch.nn.modules.module.Module", "torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding",
+    "torch.nn.modules.dropout.Dropout", "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.container.ModuleList", "torch.overrides.TorchFunctionMode",
+    "torch.utils._python_dispatch.TorchDispatchMode", "numpy.ndarray",
+)  # fmt: skip
+MAY_CHANGE = {  # what ordinary code changes, or the interpreter by itself
+    "sys": {"stdout", "stderr", "stdin", "displayhook", "excepthook", "last_exc", "last_type", "last_value",
+            "last_traceback", "path", "argv", "ps1", "ps2", "_getframe", "modules", "__interactivehook__"},
+    "builtins": {"_", "get_ipython"},
+    "torch": {"manual_seed"},  # replaced by PyTorch itself when it imports its compiler
+    "torch.random": {"manual_seed"},
+}  # fmt: skip
+
+
+class Guard:
+    """What the watched modules and their classes hold, and the code of their Python functions.
+
+    Example:
+        >>> import math
+        >>> guard = Guard()
+        >>> right, math.floor = math.floor, len
+        >>> guard.restore()
+        ['math.floor']
+        >>> math.floor is right
+        True
+    """
+
+    def __init__(self) -> None:
+        self._contents: list[tuple[str, Any, dict[str, Any]]] = []
+        self._names: dict[int, frozenset[str]] = {}
+        self._codes: list[tuple[str, FunctionType, tuple[Any, Any, Any]]] = []
+        modules = [module for name, module in list(sys.modules.items()) if module is not None and is_watched(name)]
+        seen: set[int] = set()
+        for module in modules:
+            self._remember(module.__name__, module, seen)
+        for base in torch.Tensor.__mro__[:2]:
+            self._remember(f"{base.__module__}.{base.__qualname__}", base, seen)
+        self._set, self._delete, self._vars = setattr, delattr, vars
+
+    def _remember(self, name: str, owner: Any, seen: set[int]) -> None:
+        if id(owner) in seen:
+            return
+        seen.add(id(owner))
+        skipped = MAY_CHANGE.get(name, set())
+        contents = {
+            key: value
+            for key, value in vars(owner).items()
+            if key not in skipped and not is_derived(key) and is_used(value)
+        }
+        self._contents.append((name, owner, contents))
+        self._names[id(owner)] = frozenset(vars(owner))
+        for key, value in contents.items():
+            function = getattr(value, "__func__", value)
+            if isinstance(function, FunctionType):
+                state = (function.__code__, function.__defaults__, function.__kwdefaults__)
+                self._codes.append((f"{name}.{key}", function, state))
+            elif isinstance(value, type):
+                full_name = f"{value.__module__}.{value.__qualname__}"
+                if full_name in CLASSES or full_name.split(".")[0] in OWN_MODULES:
+                    self._remember(full_name, value, seen)
+
+    def restore(self) -> list[str]:
+        """Undo every change, switch off what watches or rewrites calls; the names of what had been changed."""
+        changed = []
+        while _get_current_function_mode_stack():
+            changed.append(type(_pop_mode()).__name__)
+        while _get_current_dispatch_mode_stack():
+            changed.append(type(_pop_dispatch_mode()).__name__)
+        sys.settrace(None)
+        sys.setprofile(None)
+        threading.setprofile(None)
+        threading.settrace(None)
+        for name, owner, contents in self._contents:
+            now = self._vars(owner)
+            for key, value in contents.items():
+                if now.get(key, self) is not value:
+                    changed.append(f"{name}.{key}")
+                    self._set(owner, key, value)
+            if len(now) > len(self._names[id(owner)]):
+                for key in [key for key in now if key not in self._names[id(owner)] and hides_another(owner, key)]:
+                    changed.append(f"{name}.{key}")
+                    self._delete(owner, key)
+        for name, function, (code, defaults, kwdefaults) in self._codes:
+            if function.__code__ is not code:
+                changed.append(name)
+                function.__code__ = code
+            function.__defaults__, function.__kwdefaults__ = defaults, kwdefaults
+        return changed
+
+
+def hides_another(owner: Any, name: str) -> bool:
+    """Whether a new attribute takes the place of an inherited one, or of a builtin that a module's code uses."""
+    if is_derived(name):
+        return False
+    if isinstance(owner, type):
+        return any(name in vars(base) for base in owner.__mro__[1:])
+    return name in vars(builtins) and owner is not builtins
+
+
+def is_watched(module_name: str) -> bool:
+    """Whether the probes rely on a module."""
+    return module_name in WATCHED or module_name.split(".")[0] in OWN_MODULES
+
+
+def is_used(value: Any) -> bool:
+    """Whether a value is something to call or to look up in: a function, class, descriptor or module, no state."""
+    return callable(value) or isinstance(value, ModuleType) or hasattr(type(value), "__get__")
+
+
+def is_derived(name: str) -> bool:
+    """Whether Python keeps an attribute for itself and may replace it at any time."""
+    return name in (
+        "__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__", "__annotations_cache__",
+        "__abstractmethods__", "_abc_impl", "__builtins__", "__warningregistry__", "__spec__", "__loader__",
+    )  # fmt: skip
