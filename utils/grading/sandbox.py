@@ -114,18 +114,27 @@ class Sandbox:
         Args:
             kind: "read", "chapter" or "exercise"; see ``inside/worker.py``.
             facts: further keys of the header.
-            seconds: after so long the keeper ends the work.
+            seconds: of the processor's time that the work may take. The keeper ends it when that is used up, or when
+                much more has passed on the clock.
 
         Returns:
             ("done", reply), ("late", b"") or ("dead", b"").
+
+        Raises:
+            SandboxUnavailableError: it does not start any more, which is nobody's answer's fault.
         """
-        try:
-            if self._process is None:
+        if self._process is None:
+            try:
                 self._start()
-            nonce = secrets.token_hex(8)  # no reply can be written before its request is known
-            header = facts | {"kind": kind, "nonce": nonce, "seconds": seconds, "cpu_seconds": int(seconds)}
+            except (SandboxDiedError, OSError) as error:
+                self.close()
+                raise SandboxUnavailableError(f"the sandbox does not start any more ({error})") from error
+        on_the_clock = 2 * seconds + 5
+        nonce = secrets.token_hex(8)  # no reply can be written before its request is known
+        header = facts | {"kind": kind, "nonce": nonce, "seconds": on_the_clock, "cpu_seconds": int(seconds)}
+        try:
             send(self._process.stdin.fileno(), header, body)
-            found, reply = self._receive(seconds + 10)
+            found, reply = self._receive(on_the_clock + 10)
         except (SandboxDiedError, OSError):
             self.close()
             return "dead", b""

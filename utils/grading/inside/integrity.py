@@ -6,8 +6,10 @@ been changed: before an exercise that undoes it, during an exercise it voids wha
 """
 
 import builtins
+import re
 import sys
 import threading
+from collections.abc import Iterable
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -22,13 +24,14 @@ WATCHED = (
     "torch.nn.functional", "torch.overrides", "torch.utils._python_dispatch", "torch.serialization", "json",
     "safetensors", "safetensors.torch",
 )  # fmt: skip
-OWN_MODULES = ("utils", "wire", "course", "integrity", "disarm", "worker")  # these with all their classes
+OWN_MODULES = ("utils.checks.", "utils.gpt_config", "wire", "course", "integrity", "disarm", "worker")  # all of them
 CLASSES = (
     "torch.Tensor", "torch._C.TensorBase", "torch._C.Generator", "torch.nn.parameter.Parameter",
     "torch.nn.modules.module.Module", "torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding",
     "torch.nn.modules.dropout.Dropout", "torch.nn.modules.container.Sequential",
     "torch.nn.modules.container.ModuleList", "torch.overrides.TorchFunctionMode",
     "torch.utils._python_dispatch.TorchDispatchMode", "numpy.ndarray",
+    "utils.normalizers.BaseNormalizer", "utils.normalizers.SoftmaxNormalizer",
 )  # fmt: skip
 MAY_CHANGE = {  # what ordinary code changes, or the interpreter by itself
     "sys": {"stdout", "stderr", "stdin", "displayhook", "excepthook", "last_exc", "last_type", "last_value",
@@ -37,14 +40,25 @@ MAY_CHANGE = {  # what ordinary code changes, or the interpreter by itself
     "torch": {"manual_seed"},  # replaced by PyTorch itself when it imports its compiler
     "torch.random": {"manual_seed"},
 }  # fmt: skip
+KEPT_BY_PYTHON = {  # the interpreter may replace these at any time
+    "__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__", "__annotations_cache__",
+    "__abstractmethods__", "_abc_impl", "__builtins__", "__warningregistry__", "__spec__", "__loader__",
+}  # fmt: skip
+BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__"))
 
 
 class Guard:
     """What the watched modules and their classes hold, and the code of their Python functions.
 
+    Of PyTorch, NumPy and the standard library it remembers what the probes mention, and what operators call: comparing
+    more would take longer than the exercises.
+
+    Args:
+        texts: the sources of the probes.
+
     Example:
         >>> import math
-        >>> guard = Guard()
+        >>> guard = Guard(["math.floor(x)"])
         >>> right, math.floor = math.floor, len
         >>> guard.restore()
         ['math.floor']
@@ -52,30 +66,24 @@ class Guard:
         True
     """
 
-    def __init__(self) -> None:
-        self._contents: list[tuple[str, Any, dict[str, Any]]] = []
-        self._names: dict[int, frozenset[str]] = {}
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._mentioned = {name for text in texts for name in re.findall(r"\w+", text)}
+        self._contents: list[tuple[str, Any, frozenset[str], dict[str, Any]]] = []
         self._codes: list[tuple[str, FunctionType, tuple[Any, Any, Any]]] = []
-        modules = [module for name, module in list(sys.modules.items()) if module is not None and is_watched(name)]
-        seen: set[int] = set()
-        for module in modules:
-            self._remember(module.__name__, module, seen)
-        for base in torch.Tensor.__mro__[:2]:
-            self._remember(f"{base.__module__}.{base.__qualname__}", base, seen)
         self._set, self._delete, self._vars = setattr, delattr, vars
+        seen: set[int] = set()
+        for name, module in list(sys.modules.items()):
+            if module is not None and (name in WATCHED or is_own(name)):
+                self._remember(name, module, seen)
+        self._remember("torch._C.TensorBase", torch.Tensor.__base__, seen)
 
     def _remember(self, name: str, owner: Any, seen: set[int]) -> None:
         if id(owner) in seen:
             return
         seen.add(id(owner))
-        skipped = MAY_CHANGE.get(name, set())
-        contents = {
-            key: value
-            for key, value in vars(owner).items()
-            if key not in skipped and not is_derived(key) and is_used(value)
-        }
-        self._contents.append((name, owner, contents))
-        self._names[id(owner)] = frozenset(vars(owner))
+        names = frozenset(key for key in vars(owner) if self._counts(name, owner, key))
+        contents = {key: value for key, value in vars(owner).items() if key in names and is_used(value)}
+        self._contents.append((name, owner, names, contents))
         for key, value in contents.items():
             function = getattr(value, "__func__", value)
             if isinstance(function, FunctionType):
@@ -83,8 +91,14 @@ class Guard:
                 self._codes.append((f"{name}.{key}", function, state))
             elif isinstance(value, type):
                 full_name = f"{value.__module__}.{value.__qualname__}"
-                if full_name in CLASSES or full_name.split(".")[0] in OWN_MODULES:
+                if full_name in CLASSES or is_own(full_name):
                     self._remember(full_name, value, seen)
+
+    def _counts(self, name: str, owner: Any, key: str) -> bool:
+        """Whether an attribute of a module or class could make a difference."""
+        if key in KEPT_BY_PYTHON or key in MAY_CHANGE.get(name, ()):
+            return False
+        return is_own(name) or key in self._mentioned or (isinstance(owner, type) and key.startswith("__"))
 
     def restore(self) -> list[str]:
         """Undo every change, switch off what watches or rewrites calls; the names of what had been changed."""
@@ -97,14 +111,14 @@ class Guard:
         sys.setprofile(None)
         threading.setprofile(None)
         threading.settrace(None)
-        for name, owner, contents in self._contents:
+        for name, owner, names, contents in self._contents:
             now = self._vars(owner)
             for key, value in contents.items():
                 if now.get(key, self) is not value:
                     changed.append(f"{name}.{key}")
                     self._set(owner, key, value)
-            if len(now) > len(self._names[id(owner)]):
-                for key in [key for key in now if key not in self._names[id(owner)] and hides_another(owner, key)]:
+            for key in [key for key in now if key not in names and hides_another(owner, key)]:
+                if self._counts(name, owner, key):
                     changed.append(f"{name}.{key}")
                     self._delete(owner, key)
         for name, function, (code, defaults, kwdefaults) in self._codes:
@@ -117,26 +131,16 @@ class Guard:
 
 def hides_another(owner: Any, name: str) -> bool:
     """Whether a new attribute takes the place of an inherited one, or of a builtin that a module's code uses."""
-    if is_derived(name):
-        return False
     if isinstance(owner, type):
         return any(name in vars(base) for base in owner.__mro__[1:])
-    return name in vars(builtins) and owner is not builtins
+    return name in BUILTINS and owner is not builtins
 
 
-def is_watched(module_name: str) -> bool:
-    """Whether the probes rely on a module."""
-    return module_name in WATCHED or module_name.split(".")[0] in OWN_MODULES
+def is_own(name: str) -> bool:
+    """Whether a module or class is one of the course's, or of those beside this file."""
+    return name.startswith(OWN_MODULES)
 
 
 def is_used(value: Any) -> bool:
     """Whether a value is something to call or to look up in: a function, class, descriptor or module, no state."""
     return callable(value) or isinstance(value, ModuleType) or hasattr(type(value), "__get__")
-
-
-def is_derived(name: str) -> bool:
-    """Whether Python keeps an attribute for itself and may replace it at any time."""
-    return name in (
-        "__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__", "__annotations_cache__",
-        "__abstractmethods__", "_abc_impl", "__builtins__", "__warningregistry__", "__spec__", "__loader__",
-    )  # fmt: skip
