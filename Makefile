@@ -12,7 +12,11 @@ JOBS   ?= 2
 # Several processes share the cores here; threads of their own would only wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help lab test lint unit nbval notebooks stability bench data clean
+SUBMISSIONS ?=
+OUT    ?= grades
+GRADE_ARGS ?=
+
+.PHONY: help lab test lint unit nbval notebooks stability bench grade data clean
 
 help:            ## what can be made
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## ?/\t/' | expand -t 14
@@ -45,6 +49,11 @@ stability: $(VENV)/.test data  ## nbval under other instruction sets and thread 
 
 bench: $(VENV)/.test data      ## measure speed and quality again (about half an hour; BENCH_ARGS="--only speed")
 	$(BIN)/python -m utils.bench $(BENCH_ARGS)
+
+grade: $(VENV)/.lab            ## mark a class: make grade SUBMISSIONS=downloads OUT=grades
+	@[ -n "$(SUBMISSIONS)" ] || { \
+	  echo "Say where the notebooks are: make grade SUBMISSIONS=downloads OUT=grades"; exit 1; }
+	$(BIN)/python -m utils.grading "$(SUBMISSIONS)" --out "$(OUT)" $(GRADE_ARGS)
 
 data: $(VENV)/.lab             ## fetch the corpus and the GPT-2 vocabulary into data/
 	$(BIN)/python -m utils.data

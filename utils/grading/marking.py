@@ -28,8 +28,11 @@ from utils.grading.submissions import HandedIn, Submission, hand_in
 READING_SECONDS = 20
 CELLS_SECONDS = 15  # for all of a learner's own cells in one notebook
 ANSWER_SECONDS = 10  # for one exercise; the slowest right answer known takes less than one
-PRELOADED = {"7": ["torch._dynamo"]}  # optimizers import it, which would count as the learner's time
+MAX_LATE = 2  # after so many answers that take longer, the student's others get
+SHORT_SECONDS = 2
 JUDGING = threading.Lock()  # judges draw from PyTorch's global random numbers
+
+READERS = ("utils", "utils.checks", "utils.checks.forbidden")  # what reading a notebook imports
 
 NOT_ATTEMPTED = "Not attempted yet."
 NOT_FOUND = "No cell with this exercise was found."
@@ -74,12 +77,14 @@ def mark_student(folder: Path, submission: Submission, run: Run) -> StudentResul
     handed_in, flags = hand_in(folder, submission)
     exercises: dict[str, ExerciseResult] = {}
     written: dict[str, str] = {}
+    late = 0
     with Sandbox(run.kind, run.hidden) as sandbox:
         for chapter, notebook in handed_in.items():
-            marking = ChapterMarking(notebook, run, sandbox)
+            marking = ChapterMarking(notebook, run, sandbox, late=late)
             exercises |= marking.results()
             flags += [f"chapter {chapter}: {flag}" for flag in marking.flags]
             written |= notebook.written
+            late = marking.late
     return StudentResult(
         student=submission.student,
         exercises=exercises,
@@ -100,24 +105,23 @@ class ChapterMarking:
     sandbox: Sandbox
     flags: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
-    only_needed: bool = False  # run what the answers need instead of all cells
+    extent: str = "all"  # which cells run: all, those that "some" answers need, or those of "each" answer by itself
+    late: int = 0  # how many answers have been too slow
     revealed: list[tuple[str, str, str]] = field(default_factory=list)  # to the process that runs the notebook
 
     def results(self) -> dict[str, ExerciseResult]:
         """The mark of every exercise of the chapter, in the course's order."""
-        facts = chapters()[self.notebook.chapter]
         self.plan = self._read()
-        answered = [e for e in facts.answers if self._state(e) == "answered" and not self._found(e)["error"]]
-        loaded = self._load(answered) if answered else False
+        exercises = list(chapters()[self.notebook.chapter].answers)
+        answered = [e for e in exercises if self._found(e)["state"] == "answered" and not self._found(e)["error"]]
         results = {}
-        for exercise_id in facts.answers:
+        is_loaded = False
+        for exercise_id in exercises:
             if exercise_id in answered:
-                if not loaded:
-                    loaded = self._load(answered)
-                result, loaded = self._mark(exercise_id, loaded)
+                is_loaded = (is_loaded and self.extent != "each") or self._load(exercise_id, answered)
+                results[exercise_id], is_loaded = self._mark(exercise_id, is_loaded)
             else:
-                result = self._not_tried(exercise_id)
-            results[exercise_id] = result
+                results[exercise_id] = self._not_tried(exercise_id)
         return dict(sorted(results.items()))
 
     # Reading ------------------------------------------------------------------------------------------
@@ -125,7 +129,7 @@ class ChapterMarking:
     def _read(self) -> dict[str, Any]:
         """Where the answers are and what they need; see ``inside/reading.py``."""
         order = {
-            "sources": {name: module_texts()[name] for name in ("utils", "utils.checks", *READERS)},
+            "sources": {name: module_texts()[name] for name in READERS},
             "cells": [vars(cell) for cell in self.notebook.code],
             **course_facts(self.notebook.chapter),
         }
@@ -141,11 +145,9 @@ class ChapterMarking:
         return plan
 
     def _found(self, exercise_id: str) -> dict[str, Any]:
-        lost = {"state": "missing", "cell": None, "copies": 0, "error": "", "used": []}
+        """What reading the notebook found of an exercise."""
+        lost = {"state": "missing", "cell": None, "copies": 0, "error": "", "used": [], "needs": []}
         return self.plan["exercises"].get(exercise_id, lost)
-
-    def _state(self, exercise_id: str) -> str:
-        return self._found(exercise_id)["state"]
 
     def _not_tried(self, exercise_id: str) -> ExerciseResult:
         """The result where there is nothing to run."""
@@ -156,38 +158,44 @@ class ChapterMarking:
 
     # Running ------------------------------------------------------------------------------------------
 
-    def _load(self, answered: list[str]) -> bool:
-        """Run the notebook's cells; where that fails, only those that the answers need. Whether it worked."""
-        if self._run_cells(answered):
-            return True
-        if not self.only_needed:
-            self.only_needed = True
-            self.flags.append(f"its own cells take more than {CELLS_SECONDS} s or end the process; they were skipped")
-            return self._run_cells(answered)
-        return False
+    def _load(self, exercise_id: str, answered: list[str]) -> bool:
+        """Run the notebook's cells; where that fails, fewer and fewer of them. Whether it worked in the end."""
+        while True:
+            wanted = [exercise_id] if self.extent == "each" else answered
+            if self._run_cells(wanted):
+                return True
+            if self.extent == "all":
+                self.flags.append(f"its own cells take over {CELLS_SECONDS} s or end the process; they were skipped")
+            elif self.extent == "each":
+                return False
+            self.extent = {"all": "some", "some": "each"}[self.extent]
 
-    def _run_cells(self, answered: list[str]) -> bool:
+    def _run_cells(self, wanted: list[str]) -> bool:
+        """Run the cells for these exercises in a new process, which keeps their answers; whether it got to the end."""
         chapter = self.notebook.chapter
-        capture: dict[str, dict[str, list[str]]] = {}
-        for exercise_id in answered:
-            capture.setdefault(str(self._found(exercise_id)["cell"]), {})[exercise_id] = names_of(exercise_id)
+        capture: dict[int, dict[str, list[str]]] = {}
+        needed: dict[int, list[int]] = {}
+        for exercise_id in wanted:
+            found = self._found(exercise_id)
+            capture.setdefault(found["cell"], {})[exercise_id] = names_of(exercise_id)
+            for cell, place in found["needs"]:
+                needed.setdefault(cell, []).append(place)
         order = {
             "sources": texts_for(chapter),
-            "modules": PRELOADED.get(chapter, []),
             "probes": f"utils.checks.probes.chapter{int(chapter):02d}",
             "course": self.plan["course"],
             "cells": [
-                [number, source, places if self.only_needed else None]
-                for number, source, places in self.plan["cells"]
-                if places or not self.only_needed
+                [number, source, None if self.extent == "all" else needed[number]]
+                for number, source in self.plan["cells"]
+                if self.extent == "all" or number in needed
             ],
             "capture": capture,
         }
         self.revealed = []
-        status, reply = self.sandbox.ask("chapter", {}, json.dumps(order).encode("ascii"), CELLS_SECONDS)
-        if status == "done":
-            tampered = names_in(reply)
-            self.flags += [f"changes what PyTorch or the checks are made of: {', '.join(tampered)}"] if tampered else []
+        seconds = 5 if self.extent == "each" else CELLS_SECONDS
+        status, reply = self.sandbox.ask("chapter", {}, json.dumps(order).encode("ascii"), seconds)
+        if status == "done" and (tampered := names_in(reply)):
+            self.flags.append(f"changes what PyTorch or the checks are made of: {', '.join(tampered)}")
         return status == "done"
 
     def _mark(self, exercise_id: str, loaded: bool) -> tuple[ExerciseResult, bool]:
@@ -227,7 +235,9 @@ class ChapterMarking:
         }
         known = [definition for definition in revealed_before(exercise.id) if definition not in self.revealed]
         self.revealed += known
-        status, reply = self.sandbox.ask("exercise", {"reveal": known}, pack(order), ANSWER_SECONDS)
+        patience = ANSWER_SECONDS if self.late < MAX_LATE else SHORT_SECONDS
+        status, reply = self.sandbox.ask("exercise", {"reveal": known}, pack(order), patience)
+        self.late += status == "late"
         if status != "done":
             return TOO_SLOW if status == "late" else KILLED
         try:
@@ -265,11 +275,13 @@ def course_facts(chapter: str) -> dict[str, Any]:
     }
 
 
-READERS = ("utils.checks.forbidden",)
-
-
 def names_in(reply: bytes) -> list[str]:
-    """The names of what a notebook's cells changed, as its process says; it may say anything."""
+    """The names of what a notebook's cells changed, as its process says; it may say anything.
+
+    Example:
+        >>> names_in(b'{"tampered": ["torch.equal"]}')
+        ['torch.equal']
+    """
     try:
         found = json.loads(reply)["tampered"]
         return [str(name)[:60] for name in found[:5]]

@@ -115,7 +115,7 @@ class Sandbox:
             kind: "read", "chapter" or "exercise"; see ``inside/worker.py``.
             facts: further keys of the header.
             seconds: of the processor's time that the work may take. The keeper ends it when that is used up, or when
-                much more has passed on the clock.
+                more has passed on the clock.
 
         Returns:
             ("done", reply), ("late", b"") or ("dead", b"").
@@ -129,11 +129,11 @@ class Sandbox:
             except (SandboxDiedError, OSError) as error:
                 self.close()
                 raise SandboxUnavailableError(f"the sandbox does not start any more ({error})") from error
-        on_the_clock = 2 * seconds + 5
+        on_the_clock = 1.5 * seconds + 3
         nonce = secrets.token_hex(8)  # no reply can be written before its request is known
         header = facts | {"kind": kind, "nonce": nonce, "seconds": on_the_clock, "cpu_seconds": int(seconds)}
         try:
-            send(self._process.stdin.fileno(), header, body)
+            send(self._process.stdin.fileno(), header, body, time.monotonic() + on_the_clock)
             found, reply = self._receive(on_the_clock + 10)
         except (SandboxDiedError, OSError):
             self.close()
@@ -288,9 +288,11 @@ def pick_kind() -> Kind:
     if sys.platform != "linux" or not shutil.which("bwrap"):
         raise SandboxUnavailableError(INSTALL)
     kinds = [Kind(as_root=True), Kind()] if os.geteuid() == 0 else [Kind()]
-    reasons = [reason for kind in kinds for reason in [why_it_leaks(kind)]]
-    if "" in reasons:
-        return kinds[reasons.index("")]
+    reasons = []
+    for kind in kinds:
+        if not (reason := why_it_leaks(kind)):
+            return kind
+        reasons.append(reason)
     raise SandboxUnavailableError(f"{BLOCKED} (What was tried: {'; '.join(reasons)})")
 
 

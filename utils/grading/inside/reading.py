@@ -55,9 +55,9 @@ def read_notebook(order: dict[str, Any]) -> dict[str, Any]:
             ``names`` (what has to be defined), ``stub`` (the fingerprint of the cell as handed out) and ``forbid``.
 
     Returns:
-        ``exercises``: by id ``state`` ("answered", "open", "missing"), ``cell``, ``copies``, ``error`` and ``used``;
-        ``course``: the statements of the course that the cells need; ``cells``: the cells to run, in order, as
-        [number, source, places of the statements that the answers need].
+        ``exercises``: by id ``state`` ("answered", "open", "missing"), ``cell``, ``copies``, ``error``, ``used`` and
+        ``needs``, the [cell, place] of every statement that the answer is made of; ``course``: the statements of the
+        course that the cells need; ``cells``: the cells to run, in order, as [number, source].
     """
     cells = [
         read_cell(number, cell["source"]) if cell["is_own"] else Cell(cell["source"], [])
@@ -70,24 +70,19 @@ def read_notebook(order: dict[str, Any]) -> dict[str, Any]:
     may_run = [number for number, cell in enumerate(order["cells"]) if cell["is_own"]]
     own = [statement for number in may_run for statement in cells[number].statements]
     last = last_bindings(own)
-    needed: set[tuple[int, int]] = set()
     for exercise, found in exercises.items():
         if found["state"] != "answered":
             continue
         wanted = order["exercises"][exercise]
         start = bindings_in(cells[found["cell"]], wanted["names"])
         reached = reach(start, last)
-        needed.update((statement.cell, statement.place) for statement in reached)
+        found["needs"] = sorted([statement.cell, statement.place] for statement in reached)
         found["used"] = sorted({name for statement in reached for name in mentions(statement.tree, wanted["forbid"])})
     asked_for = {name for statement in own for name in statement.asks_for}
     return {
         "exercises": exercises,
         "course": [statement["source"] for statement in what_binds(order["course"], asked_for)],
-        "cells": [
-            [number, cells[number].source, sorted(place for cell, place in needed if cell == number)]
-            for number in may_run
-            if cells[number].statements
-        ],
+        "cells": [[number, cells[number].source] for number in may_run if cells[number].statements],
     }
 
 
@@ -195,7 +190,7 @@ def find_answer(
     if state == "answered" and not error and not names <= cells[chosen].binds:
         lacking = ", ".join(f"`{name}`" for name in sorted(names - cells[chosen].binds))
         error = f"The cell defines no {lacking}."
-    return {"state": state, "cell": chosen, "copies": len(ours), "error": error, "used": []}
+    return {"state": state, "cell": chosen, "copies": len(ours), "error": error, "used": [], "needs": []}
 
 
 def fingerprint(cell: Cell) -> str:

@@ -21,6 +21,7 @@ import linecache
 import os
 import random
 import resource
+import select
 import selectors
 import signal
 import struct
@@ -43,12 +44,19 @@ class BrokenStreamError(Exception):
 # Messages ---------------------------------------------------------------------------------------------
 
 
-def send(pipe: int, header: dict[str, Any], body: bytes = b"") -> None:
-    """Write one message."""
+def send(pipe: int, header: dict[str, Any], body: bytes = b"", deadline: float | None = None) -> None:
+    """Write one message.
+
+    Raises:
+        TimeoutError: the deadline passed; nobody reads at the other end.
+    """
     text = json.dumps(header).encode("ascii")
     message = memoryview(LENGTH.pack(len(text)) + text + LENGTH.pack(len(body)) + body)
     while message:
-        message = message[os.write(pipe, message) :]
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([], [pipe], [], left)[1]:
+            raise TimeoutError("nobody reads")
+        message = message[os.write(pipe, message[: select.PIPE_BUF]) :]  # so much fits into a pipe that is ready
 
 
 class Stream:
@@ -109,19 +117,20 @@ class Stream:
 class Keeper:
     """Starts chapter processes, passes messages on, and ends whatever takes too long."""
 
-    def __init__(self, answers: int, is_contained: bool):
-        self.answers, self.is_contained = answers, is_contained
+    def __init__(self, orders: Stream, answers: int, is_contained: bool):
+        self.orders, self.answers, self.is_contained = orders, answers, is_contained
         self.chapter: int | None = None
         self.requests = self.replies = -1
         self.stream: Stream | None = None
 
-    def serve(self, orders: Stream) -> None:
+    def serve(self) -> None:
         """Until the trusted process closes its end."""
         while True:
             try:
-                header, body = orders.receive()
+                header, body = self.orders.receive()
             except EOFError:
-                return self.end_chapter()
+                self.end_chapter()
+                return
             if header["kind"] in ("read", "chapter"):
                 self.end_chapter()
                 self.start_child(header["kind"])
@@ -137,7 +146,7 @@ class Keeper:
         self.stream = Stream(self.replies)
         self.chapter = os.fork()
         if self.chapter == 0:
-            for pipe in (self.requests, self.replies, self.answers):
+            for pipe in (self.requests, self.replies, self.answers, self.orders.pipe):
                 os.close(pipe)
             run_and_exit(lambda: (read if kind == "read" else serve_chapter)(Stream(requests), replies))
         os.close(requests)
@@ -150,7 +159,7 @@ class Keeper:
         deadline = time.monotonic() + header["seconds"]
         reply = None
         try:
-            send(self.requests, header, body)
+            send(self.requests, header, body, deadline)
             while True:
                 found, content = self.stream.receive(deadline)
                 if found.get("nonce") != header["nonce"]:
@@ -256,7 +265,7 @@ def serve_chapter(orders: Stream, replies: int) -> None:
     fork, wait, reply, leave = os.fork, os.waitpid, send, os._exit
     os.setsid()
     header, body = orders.receive()
-    limit_process(header["cpu_seconds"])
+    limit_process(header["cpu_seconds"], for_children=60)
     set_dumpable(1)  # a child starts as closed as the keeper; /proc/self must be its own again
     chapter = Chapter(header, json.loads(body), replies)
     reply(replies, {"nonce": header["nonce"], "status": "ended"})
@@ -278,9 +287,9 @@ class Chapter:
     def __init__(self, header: dict[str, Any], order: dict[str, Any], replies: int):
         """Import the course, then run the cells; what they raise or print is nobody's business."""
         self.replies, self.found = replies, dict[str, list[Any]]()
-        self.ours = import_ours(order["sources"], "wire", "integrity", "disarm")
-        for name in order["modules"]:
-            importlib.import_module(name)
+        self.ours = import_ours(order["sources"], "wire", "integrity", "disarm", "uncompiled", "undrawn")
+        self.ours["uncompiled"].leave_compiler_out()
+        self.ours["undrawn"].draw_nothing()
         self.probes = importlib.import_module(order["probes"]).PROBES
         self.trials = importlib.import_module("utils.checks.probes.observe").trials
         self.watch = importlib.import_module("utils.checks.forbidden").Watch
@@ -315,15 +324,11 @@ class Chapter:
         self.ours["disarm"].disarm(order["forbid"])
         watch = self.watch(order["forbid"])
         seen: dict[str, list[Any]] = {}
-        tampered: set[str] = set()
         can_be_called = all(kind in ("class", "function") for kind, _ in kinds)
         for part, cases in order["cases"].items() if can_be_called else ():
             with watch if order["forbid"] else contextlib.nullcontext():
-                observations = list(self.trials(self.probes[order["exercise"]][part], answer, cases))
-            changed = guard.restore()
-            tampered.update(changed)
-            seen[part] = [{}] * len(cases) if changed else observations
-        reply = {"seen": seen, "used": sorted(watch.used), "kinds": kinds, "tampered": sorted(tampered)[:20]}
+                seen[part] = list(self.trials(self.probes[order["exercise"]][part], answer, cases))
+        reply = {"seen": seen, "used": sorted(watch.used), "kinds": kinds, "tampered": guard.restore()[:20]}
         send(self.replies, {"nonce": header["nonce"], "status": "done"}, pack(reply))
 
 
@@ -380,11 +385,11 @@ class NoShell:
 # Limits -----------------------------------------------------------------------------------------------
 
 
-def limit_process(cpu_seconds: int) -> None:
-    """So much more time of the processor for this process, and no more."""
+def limit_process(cpu_seconds: int, for_children: int = 0) -> None:
+    """So much more time of the processor for this process; ``for_children`` more is left for its children to take."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime) + cpu_seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1 + for_children))
 
 
 def limit_everything(max_processes: int) -> None:
@@ -471,7 +476,7 @@ def main() -> None:
     if settings["is_contained"]:
         limit_everything(settings["max_processes"])
     send(answers, {"status": "ready"} | what_can_be_reached(settings["hidden"]))
-    Keeper(answers, settings["is_contained"]).serve(Stream(orders))
+    Keeper(Stream(orders), answers, settings["is_contained"]).serve()
 
 
 if __name__ == "__main__":
