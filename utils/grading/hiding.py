@@ -6,6 +6,7 @@ before the text is sent. Each is revealed once its exercise has been tried, for 
 """
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from utils.grading.course import chapters
 
 UTILS = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"bench", "release"}  # no answer needs them
+PROBES_OF_A_CHAPTER = re.compile(r"utils\.checks\.probes\.chapter\d\d")
 CHECKS = '''"""Stands for the course's checks while a class is marked: says nothing, and knows nothing."""
 
 
@@ -80,7 +82,7 @@ def module_texts() -> dict[str, str]:
 
 @cache
 def texts_for(chapter: str) -> dict[str, str]:
-    """The modules for a chapter's sandbox: its own and all later references are hidden.
+    """The modules for a chapter's sandbox: its own and all later references are hidden, other chapters' probes left out.
 
     Example:
         >>> "masked_fill" in texts_for("3")["utils.masking"], "masked_fill" in texts_for("4")["utils.masking"]
@@ -91,7 +93,27 @@ def texts_for(chapter: str) -> dict[str, str]:
         if int(exercise_id.split(".")[0]) >= int(chapter):
             for module, name in references(exercise_id):
                 hidden.setdefault(module, {})[name] = exercise_id
-    return {name: without(text, hidden[name]) if name in hidden else text for name, text in module_texts().items()}
+    probes = probes_for(chapter)
+    return {
+        name: without(text, hidden[name]) if name in hidden else text
+        for name, text in module_texts().items()
+        if name in probes or not PROBES_OF_A_CHAPTER.fullmatch(name)
+    }
+
+
+def probes_for(chapter: str) -> set[str]:
+    """The modules of probes that a chapter's own uses, itself included: models that others try could be handed in.
+
+    Example:
+        >>> sorted(probes_for("7"))
+        ['utils.checks.probes.chapter05', 'utils.checks.probes.chapter07']
+    """
+    found, waiting = set[str](), {f"utils.checks.probes.chapter{int(chapter):02d}"}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= set(PROBES_OF_A_CHAPTER.findall(module_texts()[name])) - found
+    return found
 
 
 def without(text: str, hidden: dict[str, str]) -> str:

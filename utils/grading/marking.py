@@ -1,7 +1,8 @@
 """Marking one student: what runs in the sandbox is asked for here, what comes back is judged here.
 
-The points come from cases of a secret seed. What the learner reads comes from the notebook's own cases: the same that
-their ``check`` shows at home, so feedback gives nothing away, and reads the same in every run.
+What is right in the cases of a secret seed earns points. What is wrong there is tried on the notebook's own cases, too,
+and the learner reads about those: what ``check`` shows at home, so feedback gives nothing away and is the same in every
+run, and nobody gets more points than at home.
 """
 
 import json
@@ -300,7 +301,8 @@ def is_reply(found: Any) -> bool:
 
 
 def explained(exercise: Exercise, faults: dict[str, str | None], secret: Seen, shown: Any, seed: int) -> ExerciseResult:
-    """The report on a wrong answer: points by the secret cases, words by the notebook's.
+    """The report on a wrong answer: what is right in the secret and in the notebook's cases earns points, the words
+    come from the notebook's.
 
     Args:
         exercise: which.
@@ -314,9 +316,10 @@ def explained(exercise: Exercise, faults: dict[str, str | None], secret: Seen, s
         public = replace(report_on(yardstick(exercise.id, seed), secret), summary=ELSEWHERE)
     rows = []
     for part, row in zip(exercise.parts, public.rows, strict=True):
-        if row_for(part, faults, secret, True).status == "passed":
+        passed = row_for(part, faults, secret, True).status == "passed"
+        if passed and public.summary == ELSEWHERE:
             row = Row(part.title, part.points, part.points, "passed")
-        elif row.status == "passed" or public.summary == ELSEWHERE:
+        elif not passed and (row.status == "passed" or public.summary == ELSEWHERE):
             row = Row(part.title, 0, part.points, "failed", "" if faults[part.name] else row.fault, part.hint)
         rows.append(row)
     names = tuple(m.name for m in exercise.misconceptions if m.sentence in public.teaching)
