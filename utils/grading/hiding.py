@@ -82,7 +82,7 @@ def module_texts() -> dict[str, str]:
 
 @cache
 def texts_for(chapter: str) -> dict[str, str]:
-    """The modules for a chapter's sandbox: its own and all later references are hidden, other chapters' probes left out.
+    """The modules for a chapter's sandbox, without its own and all later references, and without others' probes.
 
     Example:
         >>> "masked_fill" in texts_for("3")["utils.masking"], "masked_fill" in texts_for("4")["utils.masking"]

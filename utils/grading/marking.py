@@ -23,7 +23,7 @@ from utils.grading.hiding import module_texts, revealed_before, texts_for
 from utils.grading.inside.reading import facts_of, fingerprint, read_cell
 from utils.grading.inside.wire import WireError, pack, unpack
 from utils.grading.results import ExerciseResult, StudentResult
-from utils.grading.sandbox import Kind, Sandbox
+from utils.grading.sandbox import Kind, Sandbox, SandboxUnavailableError
 from utils.grading.submissions import HandedIn, Submission, hand_in
 
 READING_SECONDS = 20
@@ -116,11 +116,13 @@ class ChapterMarking:
         exercises = list(chapters()[self.notebook.chapter].answers)
         answered = [e for e in exercises if self._found(e)["state"] == "answered" and not self._found(e)["error"]]
         results = {}
-        is_loaded = False
+        is_loaded, forbid = False, frozenset[str]()
         for exercise_id in exercises:
             if exercise_id in answered:
-                is_loaded = (is_loaded and self.extent != "each") or self._load(exercise_id, answered)
-                results[exercise_id], is_loaded = self._mark(exercise_id, is_loaded)
+                is_fit = is_loaded and self.extent != "each" and forbid == EXERCISES[exercise_id].forbid
+                forbid = EXERCISES[exercise_id].forbid
+                is_loaded = is_fit or self._load(exercise_id, answered)
+                results[exercise_id], is_loaded = self._mark_safely(exercise_id, is_loaded)
             else:
                 results[exercise_id] = self._not_tried(exercise_id)
         return dict(sorted(results.items()))
@@ -163,7 +165,7 @@ class ChapterMarking:
         """Run the notebook's cells; where that fails, fewer and fewer of them. Whether it worked in the end."""
         while True:
             wanted = [exercise_id] if self.extent == "each" else answered
-            if self._run_cells(wanted):
+            if self._run_cells(wanted, EXERCISES[exercise_id].forbid):
                 return True
             if self.extent == "all":
                 self.flags.append(f"its own cells take over {CELLS_SECONDS} s or end the process; they were skipped")
@@ -171,8 +173,9 @@ class ChapterMarking:
                 return False
             self.extent = {"all": "some", "some": "each"}[self.extent]
 
-    def _run_cells(self, wanted: list[str]) -> bool:
-        """Run the cells for these exercises in a new process, which keeps their answers; whether it got to the end."""
+    def _run_cells(self, wanted: list[str], forbid: frozenset[str]) -> bool:
+        """Run the cells in a new process, which keeps the answers to the wanted exercises and in which PyTorch lacks
+        what is forbidden; whether it got to the end."""
         chapter = self.notebook.chapter
         capture: dict[int, dict[str, list[str]]] = {}
         needed: dict[int, list[int]] = {}
@@ -191,6 +194,7 @@ class ChapterMarking:
                 if self.extent == "all" or number in needed
             ],
             "capture": capture,
+            "forbid": sorted(forbid),
         }
         self.revealed = []
         seconds = 5 if self.extent == "each" else CELLS_SECONDS
@@ -198,6 +202,18 @@ class ChapterMarking:
         if status == "done" and (tampered := names_in(reply)):
             self.flags.append(f"changes what PyTorch or the checks are made of: {', '.join(tampered)}")
         return status == "done"
+
+    def _mark_safely(self, exercise_id: str, loaded: bool) -> tuple[ExerciseResult, bool]:
+        """As ``_mark``; a reply that nobody foresaw costs its own exercise, and the instructor is told."""
+        try:
+            return self._mark(exercise_id, loaded)
+        except SandboxUnavailableError:
+            raise
+        except Exception as error:
+            self.flags.append(
+                f"exercise {exercise_id} could not be judged ({type(error).__name__}): look at it yourself"
+            )
+            return ExerciseResult(nothing_earned(EXERCISES[exercise_id], "failed", UNREADABLE)), False
 
     def _mark(self, exercise_id: str, loaded: bool) -> tuple[ExerciseResult, bool]:
         """Try one answer on the secret cases, and on the notebook's if it is wrong there.
@@ -231,7 +247,6 @@ class ChapterMarking:
         order = {
             "exercise": exercise.id,
             "cases": yardstick(exercise.id, seed).inputs,
-            "forbid": sorted(exercise.forbid),
             "seed": SEED,
         }
         known = [definition for definition in revealed_before(exercise.id) if definition not in self.revealed]
@@ -252,7 +267,7 @@ class ChapterMarking:
         references = exercise.reference if isinstance(exercise.reference, tuple) else (exercise.reference,)
         for (kind, type_name), reference in zip(found["kinds"], references, strict=False):
             if kind == "object" or (kind == "function" and isinstance(reference, type)):
-                return nothing_earned(exercise, "failed", wrong_kind(reference, type_name))
+                return nothing_earned(exercise, "failed", wrong_kind(reference, type_name[:60]))
         used = exercise.forbid & {*found["used"], *self._found(exercise.id)["used"]}
         if used:
             return done_with(exercise, used)
@@ -294,9 +309,13 @@ def is_reply(found: Any) -> bool:
     """Whether an exercise's reply has the form that ours have; what it says may still be anything."""
     if not isinstance(found, dict) or found.keys() != {"seen", "used", "kinds", "tampered"}:
         return False
-    texts = [found["used"], found["tampered"], *(found["kinds"] if isinstance(found["kinds"], list) else [None])]
+    kinds = found["kinds"]
+    if not isinstance(kinds, list) or not all(isinstance(kind, tuple) and len(kind) == 2 for kind in kinds):
+        return False
+    texts = [found["used"], found["tampered"], *kinds]
     return isinstance(found["seen"], dict) and all(
-        isinstance(some, list | tuple) and all(isinstance(text, str) for text in some) for some in texts
+        isinstance(some, list | tuple) and len(some) <= 20 and all(isinstance(text, str) for text in some)
+        for some in texts
     )
 
 

@@ -7,7 +7,6 @@ network; processes of its own only; nothing of the environment. What comes out o
 import contextlib
 import functools
 import itertools
-import json
 import os
 import queue
 import secrets
@@ -174,13 +173,14 @@ class Sandbox:
             environment = ENVIRONMENT | {"HOME": os.environ.get("HOME", "/tmp"), "PATH": os.environ.get("PATH", "")}
         self._messages = queue.Queue()
         self._process = subprocess.Popen(
-            [*command, json.dumps(settings)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,  # bubblewrap's own process shows what it is given under /proc
             start_new_session=True,  # Ctrl-C is for the grader, which then takes the sandbox down
         )
+        send(self._process.stdin.fileno(), settings, deadline=time.monotonic() + START_SECONDS)
         threading.Thread(target=self._listen, args=(self._process, self._messages), daemon=True).start()
         self.facts, _ = self._receive(START_SECONDS)
         if self.facts.get("status") != "ready":

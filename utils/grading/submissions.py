@@ -22,8 +22,8 @@ MAX_FILE = 64 * 2**20
 MAX_CELLS = 3000
 MAX_CODE = 4 * 2**20  # characters in all cells together
 PASSED_OVER = {"__MACOSX"}  # and every hidden folder, such as .ipynb_checkpoints
-GRADE_ID = re.compile(r"(answer|check|written)-(\d+)-(\d+)")
-COPY_NUMBER = re.compile(r"\((\d+)\)|-(\d+)$")
+GRADE_ID = re.compile(r"(answer|check|written)-(\d{1,2})-(\d{1,2})")
+COPY_NUMBER = re.compile(r"\((\d{1,6})\)|-(\d{1,6})$")
 CELL_MAGIC = re.compile(r"\A(?:%%.*\n\s*)+")
 COPY_OF = re.compile(r"^(copy of|kopie van|kopie von|copie de|copia de)\s+", re.I)
 

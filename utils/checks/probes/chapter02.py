@@ -18,6 +18,7 @@ from utils.checks.probes.observe import (
     Probe,
     RandomStates,
     attempt,
+    identical,
     in_both_precisions,
     normal,
     plainly,
@@ -284,7 +285,7 @@ def weights_of(v2: nn.Module) -> list[Any]:
 
 def same_numbers(first: list[Any], second: list[Any]) -> bool:
     return len(first) == len(second) and all(
-        isinstance(a, Tensor) and a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(first, second, strict=True)
+        isinstance(a, Tensor) and a.dtype == b.dtype and identical(a, b) for a, b in zip(first, second, strict=True)
     )
 
 

@@ -265,9 +265,19 @@ def tried(generator: torch.Generator, about: str, num_tokens: int, d_in: int, ch
     }
 
 
+def in_any_order(generator: torch.Generator, cases: list[Case]) -> list[Case]:
+    """The cases shuffled: what is asked for is a yes or no, and a known order would give it away."""
+    return [cases[i] for i in torch.randperm(len(cases), generator=generator)]
+
+
+def without_a_name(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function, which can only be called: neither its name nor its attributes tell what it does."""
+    return lambda x: function(x)
+
+
 def thing_to_try(case: Case) -> Callable[[Tensor], Tensor]:
     """The callable or module that a case describes."""
-    made = FUNCTIONS.get(case["about"], Mixture(case))
+    made = without_a_name(FUNCTIONS.get(case["about"], Mixture(case)))
     if "attention" in case:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(case["seed"])
@@ -287,7 +297,7 @@ def plain_callables(generator: torch.Generator) -> list[Case]:
             about = "self-attention with a causal mask" if is_causal else "self-attention without a mask"
             options = {"is_causal": is_causal, "dropout": 0.0}
             cases.append(tried(generator, about, 6, 3, attention=options, training=training))
-    return cases
+    return in_any_order(generator, cases)
 
 
 def leaky_callables(generator: torch.Generator) -> list[Case]:
@@ -338,7 +348,7 @@ def modules_in_both_modes(generator: torch.Generator) -> list[Case]:
             options = {"is_causal": is_causal, "dropout": 0.5}
             cases.append(tried(generator, f"{about}, {mode}", 6, 4, attention=options, training=training))
         cases.append(tried(generator, f"a causal module with dropout, {mode}", 4, 3, training=training))
-    return cases
+    return in_any_order(generator, cases)
 
 
 def observe_verdict(answer: Any, case: Case) -> Observation:

@@ -29,6 +29,7 @@ from utils.checks.probes.observe import (
     call_plainly,
     call_watched,
     gradients_of,
+    identical,
     in_both_precisions,
     in_precision,
     load_parameters,
@@ -455,7 +456,7 @@ def observe_fused_manners(answer: Any, case: Case) -> Observation:
     if isinstance(gradients, list):
         gradients = dict(zip(names, gradients, strict=True))
     is_unchanged = not any(module.training for module in mha.modules()) and all(
-        torch.equal(mha.get_parameter(name), parameter) for name, parameter in case["parameters"].items()
+        identical(mha.get_parameter(name), parameter) for name, parameter in case["parameters"].items()
     )
     with torch.no_grad():  # as after a training step: the same module, other weights
         for parameter in mha.parameters():

@@ -14,6 +14,7 @@ from utils.checks.probes.observe import (
     apart,
     attempt,
     call_plainly,
+    identical,
     load_parameters,
     normal,
     plainly,
@@ -152,7 +153,7 @@ def observe_sources(answer: Any, case: Case) -> Observation:
         "same_seed_gives_the_same_batches": attempt(lambda: same(first, again)),
         "the_next_batch_is_another": attempt(lambda: not same(first[0], first[1])),
         "another_seed_gives_others": attempt(lambda: not same(first, batches(seeded(case["seed"] + 1)))),
-        "inputs_unchanged": torch.equal(data, torch.arange(1000)),
+        "inputs_unchanged": identical(data, torch.arange(1000)),
         **states.unchanged(),
     }
 
@@ -160,7 +161,7 @@ def observe_sources(answer: Any, case: Case) -> Observation:
 def same(first: Any, second: Any) -> bool:
     """Whether two nested lists of tensors hold the same numbers."""
     if isinstance(first, Tensor):
-        return torch.equal(first, second)
+        return identical(first, second)
     return len(first) == len(second) and all(map(same, first, second))
 
 
@@ -206,7 +207,7 @@ def observe_logits(answer: Any, case: Case) -> Observation:
     idx, targets, states = apart(case["idx"]), apart(case["targets"]), RandomStates()
     return {
         "logits_with_targets": attempt(lambda: model(idx, targets)[0]),
-        "inputs_unchanged": torch.equal(idx, case["idx"]) and torch.equal(targets, case["targets"]),
+        "inputs_unchanged": identical(idx, case["idx"]) and identical(targets, case["targets"]),
         "without_targets": call_plainly(model, case["idx"]),
         "with_other_tokens": call_plainly(model, (case["idx"] + 1) % len(case["token_embedding_table.weight"])),
         **states.unchanged(),
@@ -307,11 +308,9 @@ def observe_traces(answer: Any, case: Case) -> Observation:
         stopped = attempt(lambda m=model, a=arguments, out=made: out.append(answer(m, *a)))
         seen[f"shape_with_the_model_in_{mode}_mode"] = attempt(lambda out=made: list(out[0].shape)) if made else stopped
         seen[f"{mode}_mode_restored"] = before == [module.training for module in model.modules()]
-        seen[f"model_unchanged_in_{mode}_mode"] = model.tables.requires_grad and torch.equal(
-            model.tables, case["tables"]
-        )
+        seen[f"model_unchanged_in_{mode}_mode"] = model.tables.requires_grad and identical(model.tables, case["tables"])
         seen[f"no_gradient_graph_in_{mode}_mode"] = not getattr((made or [None])[0], "requires_grad", False)
-        seen[f"prompt_unchanged_in_{mode}_mode"] = torch.equal(idx, case["idx"])
+        seen[f"prompt_unchanged_in_{mode}_mode"] = identical(idx, case["idx"])
     return seen | states.unchanged()
 
 
@@ -341,7 +340,7 @@ def observe_counts(answer: Any, case: Case) -> Observation:
     first = attempt(lambda: answer(data, case["vocab_size"]))
     return {
         "result": first,
-        "inputs_unchanged": torch.equal(data, case["data"]),
+        "inputs_unchanged": identical(data, case["data"]),
         **states.unchanged(),
         "same_again": same([attempt(lambda: answer(data, case["vocab_size"]))], [first])
         if isinstance(first, Tensor)

@@ -28,6 +28,7 @@ from utils.checks.probes.observe import (
     Probe,
     RandomStates,
     attempt,
+    identical,
     in_both_precisions,
     in_precision,
     normal,
@@ -766,7 +767,7 @@ def observe_file_refusal(answer: Any, case: Case) -> Observation:
     before = weights_in(model, names)
     error = attempt(lambda: [answer(model, copied(case["weights"])), "no error"][1])
     after = weights_in(model, names)
-    unchanged = attempt(lambda: all(torch.equal(before[name], after[name]) for name in names))
+    unchanged = attempt(lambda: all(identical(before[name], after[name]) for name in names))
     return {"error": error, "unchanged": unchanged}
 
 
@@ -779,7 +780,7 @@ def observe_loading_manners(answer: Any, case: Case) -> Observation:
     stopped = attempt(lambda: [answer(model, given), None][1])
     manners = {
         "inputs_unchanged": list(given) == list(case["weights"])
-        and all(given[name] is tensors[name] and torch.equal(given[name], case["weights"][name]) for name in given),
+        and all(given[name] is tensors[name] and identical(given[name], case["weights"][name]) for name in given),
         **states.unchanged(),
         "trainable": {name: attempt(lambda n=name: model.get_parameter(n).requires_grad) for name in names},
     }

@@ -21,6 +21,7 @@ from utils.checks.probes.observe import (
     attempt,
     call_plainly,
     gradients_of,
+    identical,
     in_both_precisions,
     laid_out,
     normal,
@@ -265,7 +266,7 @@ def observe_afterwards(answer: Any, case: Case) -> Observation:
         "outcome": outcome,
         "modes": [module.training for module in model.modules()],
         "gradients_on_again": with_gradient and all(p.requires_grad for p in model.parameters()),
-        "model_as_before": torch.equal(model.table, case["table"]) and model.table.grad is None,
+        "model_as_before": identical(model.table, case["table"]) and model.table.grad is None,
         "inputs_unchanged": all(same([*a], [*b]) for a, b in zip(pairs, case["batches"], strict=True)),
         **states.unchanged(),
     }
@@ -557,7 +558,7 @@ def observe_next_sources(answer: Any, case: Case) -> Observation:
     )
     is_sure = case["temperature"] == 0
     return {
-        "inputs_unchanged": torch.equal(given[0], case["logits"]),
+        "inputs_unchanged": identical(given[0], case["logits"]),
         **states.unchanged(),
         "same_seed_gives_the_same_ids": attempt(lambda: same(first, again)),
         "the_next_draw_is_another": attempt(lambda: is_sure or not same(first, second)),

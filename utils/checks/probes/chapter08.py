@@ -27,6 +27,7 @@ from utils.checks.probes.observe import (
     RandomStates,
     agree,
     attempt,
+    identical,
     laid_out,
     load_parameters,
     normal,
@@ -243,10 +244,10 @@ def observe_several(answer: Any, case: Case) -> Observation:
         *((each, token) for a, b in both for each, token in ((cached, a), (neighbour, b), (stranger, a)))
     )
     seen: Observation = {
-        "inputs_unchanged": all(torch.equal(now, before) for now, before in zip(first + second, kept, strict=True)),
+        "inputs_unchanged": all(identical(now, before) for now, before in zip(first + second, kept, strict=True)),
         **states.unchanged(),
         "mha_unchanged": not any(module.training for module in mha.modules())
-        and all(torch.equal(mha.get_parameter(name), given) for name, given in case["parameters"].items())
+        and all(identical(mha.get_parameter(name), given) for name, given in case["parameters"].items())
         and agree(attempt(lambda: mha(case["x"])), whole),
     }
     cached.reset()
@@ -469,9 +470,9 @@ def observe_addition(answer: Any, case: Case) -> Observation:
     seen: Observation = {
         "returns_a_number": result if isinstance(result, Raised) else True,
         "accumulated": gradients_in(model),
-        "inputs_unchanged": torch.equal(x, case["x"]) and torch.equal(y, case["y"]),
+        "inputs_unchanged": identical(x, case["x"]) and identical(y, case["y"]),
         **states.unchanged(),
-        "parameters_unchanged": all(torch.equal(model.get_parameter(n), p) for n, p in case["parameters"].items()),
+        "parameters_unchanged": all(identical(model.get_parameter(n), p) for n, p in case["parameters"].items()),
         "mode_unchanged": model.training and all(training for _, training in notes),
     }
     accumulated(answer, model, case | {"x": case["y"], "y": case["x"]})

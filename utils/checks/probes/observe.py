@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, allclose, get_rng_state, nn
+from torch._C import DisableTorchFunctionSubclass
 
+# Bound here, so that an answer which replaces `torch.allclose` or makes a tensor lie about itself changes nothing.
+as_it_is = Tensor.detach, Tensor.clone, Tensor.as_subclass, Tensor.tolist
 UNLIKELY_SEED = 904_625_697  # one that no answer sets itself: setting it again would leave no trace
 Case = dict[str, Any]  # the arguments of one trial: tensors, numbers, texts
 Observation = dict[str, Any]  # what the answer did in one trial, by name
@@ -63,12 +66,37 @@ def to_data(value: Any) -> Any:
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.device.type != "cpu":
             return Strange(f"{value.layout} tensor on {value.device.type}".removeprefix("torch."))
-        return value.detach().clone().as_subclass(Tensor)
+        return plain_copy(value)
     if isinstance(value, tuple):
         return tuple(to_data(item) for item in value)
     if isinstance(value, list):
         return [to_data(item) for item in value]
     return Strange(type(value).__name__)
+
+
+def plain_copy(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor in a new one that is no more than a tensor.
+
+    Example:
+        >>> plain_copy(nn.Parameter(torch.ones(1)))
+        tensor([1.])
+    """
+    detach, clone, as_subclass, _ = as_it_is
+    with DisableTorchFunctionSubclass():
+        return as_subclass(clone(detach(tensor)), Tensor)
+
+
+def identical(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, found out by looking at each of them.
+
+    Example:
+        >>> identical(torch.ones(2), torch.tensor([1.0, 1.0]))
+        True
+    """
+    tolist = as_it_is[-1]
+    with DisableTorchFunctionSubclass():
+        numbers, others = tolist(first), tolist(second)
+    return numbers == others or repr(numbers) == repr(others)  # the second for NaN, which equals nothing
 
 
 def attempt(action: Callable[[], Any]) -> Any:
@@ -158,12 +186,12 @@ class RandomStates:
     """The global random states at one moment, and whether they are still the same later."""
 
     def __init__(self) -> None:
-        self.torch, self.others = torch.get_rng_state(), other_random_states()
+        self.torch, self.others = get_rng_state(), other_random_states()
 
     def unchanged(self) -> Observation:
         """What to add to an observation."""
         return {
-            "random_state_unchanged": torch.equal(torch.get_rng_state(), self.torch),
+            "random_state_unchanged": identical(get_rng_state(), self.torch),
             "other_random_states_unchanged": other_random_states() == self.others,
         }
 
@@ -197,7 +225,7 @@ def call_watched(function: Callable[..., Any], *arguments: Any, **options: Any) 
     seen: Observation = {
         "result": result,
         "inputs_unchanged": all(
-            torch.equal(now, before) for now, before in zip(given, arguments, strict=True) if isinstance(before, Tensor)
+            identical(now, before) for now, before in zip(given, arguments, strict=True) if isinstance(before, Tensor)
         ),
         **states.unchanged(),
     }
@@ -252,7 +280,7 @@ def gradients_of(result: Any, leaves: list[Tensor]) -> list[Tensor | None]:
 def agree(first: Any, second: Any) -> bool:
     """Whether two values are the same up to rounding."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return first.shape == second.shape and torch.allclose(
+        return first.shape == second.shape and allclose(
             first.double(), second.double(), rtol=1e-4, atol=1e-6, equal_nan=True
         )
     if isinstance(first, tuple | list) and isinstance(second, tuple | list):

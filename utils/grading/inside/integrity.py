@@ -8,7 +8,6 @@ been changed: before an exercise that undoes it, during an exercise it voids wha
 import builtins
 import re
 import sys
-import threading
 from collections.abc import Iterable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -24,7 +23,9 @@ WATCHED = (
     "torch.nn.functional", "torch.overrides", "torch.utils._python_dispatch", "torch.serialization", "json",
     "safetensors", "safetensors.torch",
 )  # fmt: skip
-OWN_MODULES = ("utils.checks.", "utils.gpt_config", "wire", "course", "integrity", "disarm", "worker")  # all of them
+OWN_MODULES = (  # all that they hold
+    "utils.checks.", "utils.gpt_config", "wire", "course", "integrity", "privacy", "disarm", "worker",
+)  # fmt: skip
 CLASSES = (
     "torch.Tensor", "torch._C.TensorBase", "torch._C.Generator", "torch.nn.parameter.Parameter",
     "torch.nn.modules.module.Module", "torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding",
@@ -101,16 +102,12 @@ class Guard:
         return is_own(name) or key in self._mentioned or (isinstance(owner, type) and key.startswith("__"))
 
     def restore(self) -> list[str]:
-        """Undo every change, switch off what watches or rewrites calls; the names of what had been changed."""
+        """Undo every change, switch off what rewrites calls; the names of what had been changed."""
         changed = []
         while _get_current_function_mode_stack():
             changed.append(type(_pop_mode()).__name__)
         while _get_current_dispatch_mode_stack():
             changed.append(type(_pop_dispatch_mode()).__name__)
-        sys.settrace(None)
-        sys.setprofile(None)
-        threading.setprofile(None)
-        threading.settrace(None)
         for name, owner, names, contents in self._contents:
             now = self._vars(owner)
             for key, value in contents.items():

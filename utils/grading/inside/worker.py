@@ -23,6 +23,7 @@ import random
 import resource
 import select
 import selectors
+import shutil
 import signal
 import struct
 import sys
@@ -174,6 +175,7 @@ class Keeper:
             return self.end_chapter(), b""
         if not self.end_others(keep={self.chapter}):
             self.end_chapter()
+        self.empty_disk()
         if reply is None:
             return reason_of(found.get("exit")), b""
         return "done", reply
@@ -194,7 +196,18 @@ class Keeper:
             os.waitpid(self.chapter, 0)
         self.chapter, self.stream = None, None
         self.end_others(keep=set())
+        self.empty_disk()
         return reason_of(status if died else 0)
+
+    def empty_disk(self) -> None:
+        """In the sandbox, remove what was written: no exercise leaves word for another."""
+        if self.is_contained:
+            for entry in os.scandir("/tmp"):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
 
     def end_others(self, keep: set[int]) -> bool:
         """In the sandbox, kill every process but the keeper and ``keep``; whether that worked."""
@@ -286,17 +299,23 @@ class Chapter:
 
     def __init__(self, header: dict[str, Any], order: dict[str, Any], replies: int):
         """Import the course, then run the cells; what they raise or print is nobody's business."""
-        self.replies, self.found = replies, dict[str, list[Any]]()
-        self.ours = import_ours(order["sources"], "wire", "integrity", "disarm", "uncompiled", "undrawn")
+        self.replies, self.found, self.forbid = replies, dict[str, list[Any]](), order["forbid"]
+        names = ("wire", "privacy", "integrity", "disarm", "uncompiled", "undrawn")
+        self.ours = import_ours(order["sources"], *names)
         self.ours["uncompiled"].leave_compiler_out()
         self.ours["undrawn"].draw_nothing()
-        self.probes = importlib.import_module(order["probes"]).PROBES
-        self.trials = importlib.import_module("utils.checks.probes.observe").trials
+        self.ours["disarm"].disarm(self.forbid)
+        self.ours["disarm"].lock()
+        found = importlib.import_module(order["probes"]).PROBES
+        self.observe = {(e, part): probe.observe for e, parts in found.items() for part, probe in parts.items()}
+        observe = importlib.import_module("utils.checks.probes.observe")
+        self.probe, self.trials = observe.Probe, observe.trials
         self.watch = importlib.import_module("utils.checks.forbidden").Watch
         probes = [text for name, text in order["sources"].items() if name.startswith("utils.checks.probes.")]
         self.guard = self.ours["integrity"].Guard(probes)
         namespace = self.ours["course"].new_main_module().__dict__
         namespace["get_ipython"] = builtins.get_ipython = NoShell
+        self.ours["privacy"].refuse_to_be_looked_at()
         for number, source in enumerate(order["course"]):
             run_cell(source, f"<course {number}>", namespace)
         for number, source, places in order["cells"]:
@@ -304,8 +323,12 @@ class Chapter:
             for exercise, names in order["capture"].get(str(number), {}).items():
                 self.found[exercise] = [namespace.get(name) for name in names]
         gc.freeze()
-        text = json.dumps({"tampered": self.guard.restore()[:20]}).encode("ascii")
+        text = json.dumps({"tampered": self.put_right()[:20]}).encode("ascii")
         send(self.replies, {"nonce": header["nonce"], "status": "done"}, text)
+
+    def put_right(self) -> list[str]:
+        """Undo what the learner's code has done to what tries its answers; the names of what that was."""
+        return [*self.ours["privacy"].clear_away(), *self.guard.restore()]
 
     def reveal(self, definitions: list[list[str]]) -> None:
         """Fill in the references that may be used from now on; see ``course.reveal``."""
@@ -315,20 +338,22 @@ class Chapter:
     def try_answer(self, header: dict[str, Any], body: bytes) -> None:
         """In a child: try one exercise's answer on the cases in the body, and send what was seen."""
         limit_process(header["cpu_seconds"])
-        pack, guard = self.ours["wire"].pack, self.guard
+        pack = self.ours["wire"].pack
         order = self.ours["wire"].unpack(body)
         answers = self.found[order["exercise"]]
         kinds = [kind_of(answer) for answer in answers]
         answer = tuple(answers) if len(answers) > 1 else answers[0]
+        if self.forbid:  # no thread or process of its own, where PyTorch is whole or nobody watches
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         seed_everything(order["seed"])
-        self.ours["disarm"].disarm(order["forbid"])
-        watch = self.watch(order["forbid"])
+        watch = self.watch(self.forbid)
         seen: dict[str, list[Any]] = {}
         can_be_called = all(kind in ("class", "function") for kind, _ in kinds)
         for part, cases in order["cases"].items() if can_be_called else ():
-            with watch if order["forbid"] else contextlib.nullcontext():
-                seen[part] = list(self.trials(self.probes[order["exercise"]][part], answer, cases))
-        reply = {"seen": seen, "used": sorted(watch.used), "kinds": kinds, "tampered": guard.restore()[:20]}
+            probe = self.probe(list, self.observe[order["exercise"], part])  # the cases are there already
+            with watch if self.forbid else contextlib.nullcontext():
+                seen[part] = list(self.trials(probe, answer, cases))
+        reply = {"seen": seen, "used": sorted(watch.used), "kinds": kinds, "tampered": self.put_right()[:20]}
         send(self.replies, {"nonce": header["nonce"], "status": "done"}, pack(reply))
 
 
@@ -359,7 +384,7 @@ def kind_of(answer: Any) -> tuple[str, str]:
     """Whether an answer is a class, a function or neither, and the name of its type."""
     if isinstance(answer, type):
         return "class", "class"
-    name = type(answer).__name__
+    name = type(answer).__name__[:60]
     return ("function" if callable(answer) else "object"), name
 
 
@@ -456,9 +481,9 @@ def can_write(folder: str) -> bool:
 
 
 def main() -> None:
-    """Start as the keeper. The only argument is JSON: how the trusted process wants it."""
-    settings = json.loads(sys.argv[1])
-    orders, answers = os.dup(0), os.dup(1)
+    """Start as the keeper. The first message says how the trusted process wants it: a command line could be read."""
+    orders, answers = Stream(os.dup(0)), os.dup(1)
+    settings, _ = orders.receive()
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
@@ -476,7 +501,8 @@ def main() -> None:
     if settings["is_contained"]:
         limit_everything(settings["max_processes"])
     send(answers, {"status": "ready"} | what_can_be_reached(settings["hidden"]))
-    Keeper(Stream(orders), answers, settings["is_contained"]).serve()
+    sys.modules["worker"] = sys.modules["__main__"]  # a notebook's cells get a __main__ of their own
+    Keeper(orders, answers, settings["is_contained"]).serve()
 
 
 if __name__ == "__main__":

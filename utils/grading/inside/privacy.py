@@ -1,0 +1,88 @@
+"""Keeping a learner's code from looking at what surrounds it in its process, and from leaving things behind.
+
+An answer is tried by code in the same process, so it could climb the stack of calls, or search the garbage collector's
+lists, for the list that its result is put into. An audit hook, which nobody can take away again, refuses such looks
+when a learner's cell asks for them. What is written otherwise (``ctypes``) is refused as well: no answer needs it.
+
+Source of the events' names: Python's documentation, "Audit events table".
+"""
+
+import gc
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+LOOKS = {
+    "sys._getframe", "sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile",
+    "gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.addaudithook",
+}  # fmt: skip
+FRAMES = {"tb_frame", "gi_frame", "cr_frame", "ag_frame"}
+PASSED_ON_BY = ("/inspect.py", "/traceback.py")  # they look on behalf of whoever calls them
+SIGNALS = [getattr(signal, name) for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGCHLD")]
+
+
+class PeekingError(RuntimeError):
+    """A cell wanted to see what is none of its business."""
+
+
+def refuse_to_be_looked_at() -> None:
+    """From now on, for good."""
+    sys.addaudithook(_hook())
+
+
+def _hook() -> Callable[[str, tuple[Any, ...]], None]:
+    asking: set[int] = set()  # threads that are in the hook: looking for the caller is such an event, too
+    get_frame, get_ident, looks, frames = sys._getframe, threading.get_ident, frozenset(LOOKS), frozenset(FRAMES)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        is_frame = event == "object.__getattr__" and arguments[1] in frames
+        if not (is_frame or event in looks or event.startswith("ctypes.")):
+            return
+        thread = get_ident()
+        if thread in asking:
+            return
+        asking.add(thread)
+        try:
+            caller = get_frame(1)
+            if not is_frame and caller is not None and caller.f_code.co_filename.endswith(PASSED_ON_BY):
+                caller = caller.f_back
+            is_learner = caller is not None and is_a_learners(caller.f_code.co_filename)
+        finally:
+            asking.discard(thread)
+        if is_learner:
+            raise PeekingError("while a notebook is marked, its code can't look at what runs it")
+
+    return hook
+
+
+def is_a_learners(filename: str) -> bool:
+    """Whether code comes from a cell, or from a text that a cell made.
+
+    Example:
+        >>> is_a_learners("<cell 3>"), is_a_learners("<frozen os>"), is_a_learners("/usr/lib/python3/random.py")
+        (True, False, False)
+    """
+    return filename.startswith("<") and not filename.startswith(("<frozen", "<attrs"))
+
+
+def clear_away() -> list[str]:
+    """Take back what would run code by itself while an exercise is tried; the names of what there was."""
+    found = []
+    if sys.gettrace() is not None or sys.getprofile() is not None:
+        found.append("sys.settrace")
+        sys.settrace(None)
+        sys.setprofile(None)
+    threading.settrace(None)
+    threading.setprofile(None)
+    if gc.callbacks:
+        found.append("gc.callbacks")
+        gc.callbacks.clear()
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
+    for number in SIGNALS:
+        if callable(signal.getsignal(number)):
+            found.append(f"signal.{signal.Signals(number).name}")
+            signal.signal(number, signal.SIG_DFL)
+    return found
