@@ -17,6 +17,15 @@ from utils.grading.course import chapters
 
 UTILS = Path(__file__).resolve().parent.parent
 LEFT_OUT = {"bench", "release"}  # no answer needs them
+SHARED = (
+    "utils",
+    "utils.checks",
+    "utils.checks.forbidden",
+    "utils.checks.probes",
+    "utils.checks.probes.observe",
+    "utils.checks.probes.modules",
+    "utils.gpt_config",
+)
 PROBES_OF_A_CHAPTER = re.compile(r"utils\.checks\.probes\.chapter\d\d")
 CHECKS = '''"""Stands for the course's checks while a class is marked: says nothing, and knows nothing."""
 
@@ -80,6 +89,16 @@ def module_texts() -> dict[str, str]:
     return texts
 
 
+def shared_texts() -> dict[str, str]:
+    """The modules that every notebook's sandbox needs, none of which knows an answer.
+
+    Example:
+        >>> "utils.checks.probes.observe" in shared_texts()
+        True
+    """
+    return {name: module_texts()[name] for name in SHARED}
+
+
 @cache
 def texts_for(chapter: str) -> dict[str, str]:
     """The modules for a chapter's sandbox, without its own and all later references, and without others' probes.
@@ -97,7 +116,7 @@ def texts_for(chapter: str) -> dict[str, str]:
     return {
         name: without(text, hidden[name]) if name in hidden else text
         for name, text in module_texts().items()
-        if name in probes or not PROBES_OF_A_CHAPTER.fullmatch(name)
+        if name in probes or not (name in SHARED or PROBES_OF_A_CHAPTER.fullmatch(name))
     }
 
 

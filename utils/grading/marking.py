@@ -19,7 +19,7 @@ from utils.checks.report import Report, Row
 from utils.checks.run import SEED, done_with, nothing_earned, report_on, row_for, undisturbed, wrong_kind
 from utils.checks.yardstick import Yardstick
 from utils.grading.course import chapters, names_of
-from utils.grading.hiding import module_texts, revealed_before, texts_for
+from utils.grading.hiding import revealed_before, texts_for
 from utils.grading.inside.reading import facts_of, fingerprint, read_cell
 from utils.grading.inside.wire import WireError, pack, unpack
 from utils.grading.results import ExerciseResult, StudentResult
@@ -32,8 +32,6 @@ ANSWER_SECONDS = 10  # for one exercise; the slowest right answer known takes le
 MAX_LATE = 2  # after so many answers that take longer, the student's others get
 SHORT_SECONDS = 2
 JUDGING = threading.Lock()  # judges draw from PyTorch's global random numbers
-
-READERS = ("utils", "utils.checks", "utils.checks.forbidden")  # what reading a notebook imports
 
 NOT_ATTEMPTED = "Not attempted yet."
 NOT_FOUND = "No cell with this exercise was found."
@@ -132,7 +130,6 @@ class ChapterMarking:
     def _read(self) -> dict[str, Any]:
         """Where the answers are and what they need; see ``inside/reading.py``."""
         order = {
-            "sources": {name: module_texts()[name] for name in READERS},
             "cells": [vars(cell) for cell in self.notebook.code],
             **course_facts(self.notebook.chapter),
         }

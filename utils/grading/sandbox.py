@@ -7,6 +7,7 @@ network; processes of its own only; nothing of the environment. What comes out o
 import contextlib
 import functools
 import itertools
+import json
 import os
 import queue
 import secrets
@@ -23,6 +24,7 @@ from typing import Any
 
 import psutil
 
+from utils.grading.hiding import shared_texts
 from utils.grading.inside.worker import BrokenStreamError, Stream, send
 from utils.release import ROOT
 
@@ -180,7 +182,8 @@ class Sandbox:
             env=environment,  # bubblewrap's own process shows what it is given under /proc
             start_new_session=True,  # Ctrl-C is for the grader, which then takes the sandbox down
         )
-        send(self._process.stdin.fileno(), settings, deadline=time.monotonic() + START_SECONDS)
+        sources = json.dumps(shared_texts()).encode("ascii")
+        send(self._process.stdin.fileno(), settings, sources, time.monotonic() + START_SECONDS)
         threading.Thread(target=self._listen, args=(self._process, self._messages), daemon=True).start()
         self.facts, _ = self._receive(START_SECONDS)
         if self.facts.get("status") != "ready":

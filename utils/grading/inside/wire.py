@@ -54,7 +54,11 @@ def unpack(message: bytes) -> Any:
     try:
         (length,) = LENGTH.unpack_from(message)
         text, blob = message[LENGTH.size : LENGTH.size + length], message[LENGTH.size + length :]
-        tensors = safetensors.torch.load(blob)
+        # a byte that is neither 0 nor 1 is no bool, and PyTorch may do anything with it
+        tensors = {
+            name: tensor.view(torch.uint8).ne(0) if tensor.dtype == torch.bool else tensor
+            for name, tensor in safetensors.torch.load(blob).items()
+        }
         return _untagged(json.loads(text.decode("ascii")), tensors, 0)
     except WireError:
         raise
@@ -109,9 +113,7 @@ def _untagged(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
     if tag == "float" and content in ("inf", "-inf", "nan"):
         return float(content)
     if tag == "tensor" and content in tensors:
-        tensor = tensors[content]
-        # a byte that is neither 0 nor 1 is no bool, and PyTorch may do anything with it
-        return tensor.view(torch.uint8).ne(0) if tensor.dtype == torch.bool else tensor
+        return tensors[content]
     if tag == "strange" and isinstance(content, str):
         return Strange(content[:200])
     if tag == "raised" and isinstance(content, list) and len(content) == 3:

@@ -118,8 +118,8 @@ class Stream:
 class Keeper:
     """Starts chapter processes, passes messages on, and ends whatever takes too long."""
 
-    def __init__(self, orders: Stream, answers: int, is_contained: bool):
-        self.orders, self.answers, self.is_contained = orders, answers, is_contained
+    def __init__(self, ours: dict[str, Any], orders: Stream, answers: int, is_contained: bool):
+        self.ours, self.orders, self.answers, self.is_contained = ours, orders, answers, is_contained
         self.chapter: int | None = None
         self.requests = self.replies = -1
         self.stream: Stream | None = None
@@ -149,7 +149,7 @@ class Keeper:
         if self.chapter == 0:
             for pipe in (self.requests, self.replies, self.answers, self.orders.pipe):
                 os.close(pipe)
-            run_and_exit(lambda: (read if kind == "read" else serve_chapter)(Stream(requests), replies))
+            run_and_exit(lambda: (read if kind == "read" else serve_chapter)(self.ours, Stream(requests), replies))
         os.close(requests)
         os.close(replies)
 
@@ -252,27 +252,33 @@ def run_and_exit(task: Callable[[], None]) -> None:
 # A notebook -------------------------------------------------------------------------------------------
 
 
-def import_ours(sources: dict[str, str], *names: str) -> dict[str, Any]:
-    """Some of the modules beside this one, after making the course's importable from texts."""
+def import_ours(sources: dict[str, str]) -> dict[str, Any]:
+    """The modules beside this one by name, after making the course's importable from texts; "finder" does that.
+
+    What every notebook needs is imported here, once for all of them.
+    """
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    ours = {"course": importlib.import_module("course")}
-    sys.meta_path.insert(0, ours["course"].CourseFinder(sources))
-    ours |= {name: importlib.import_module(name) for name in names}
+    course = importlib.import_module("course")
+    finder = course.CourseFinder(sources)
+    sys.meta_path.insert(0, finder)
+    names = ("wire", "privacy", "integrity", "disarm", "uncompiled", "undrawn", "reading")
+    ours = {name: importlib.import_module(name) for name in names} | {"course": course, "finder": finder}
     sys.path.pop(0)
+    for name in sources:
+        importlib.import_module(name)
     return ours
 
 
-def read(orders: Stream, replies: int) -> None:
+def read(ours: dict[str, Any], orders: Stream, replies: int) -> None:
     """The life of a process that reads one notebook and runs nothing of it."""
     header, body = orders.receive()
     limit_process(header["cpu_seconds"])
-    order = json.loads(body)
-    found = import_ours(order["sources"], "reading")["reading"].read_notebook(order)
+    found = ours["reading"].read_notebook(json.loads(body))
     send(replies, {"nonce": header["nonce"], "status": "done"}, json.dumps(found).encode("ascii"))
     send(replies, {"nonce": header["nonce"], "status": "ended"})
 
 
-def serve_chapter(orders: Stream, replies: int) -> None:
+def serve_chapter(ours: dict[str, Any], orders: Stream, replies: int) -> None:
     """The life of a process that runs one notebook and then has its answers tried, until the keeper ends it."""
     # bound now: the learner's code may put others in their place
     fork, wait, reply, leave = os.fork, os.waitpid, send, os._exit
@@ -280,7 +286,7 @@ def serve_chapter(orders: Stream, replies: int) -> None:
     header, body = orders.receive()
     limit_process(header["cpu_seconds"], for_children=60)
     set_dumpable(1)  # a child starts as closed as the keeper; /proc/self must be its own again
-    chapter = Chapter(header, json.loads(body), replies)
+    chapter = Chapter(ours, header, json.loads(body), replies)
     reply(replies, {"nonce": header["nonce"], "status": "ended"})
     while True:
         header, body = orders.receive()
@@ -297,11 +303,10 @@ def serve_chapter(orders: Stream, replies: int) -> None:
 class Chapter:
     """A notebook whose cells have run, in a process of its own."""
 
-    def __init__(self, header: dict[str, Any], order: dict[str, Any], replies: int):
+    def __init__(self, ours: dict[str, Any], header: dict[str, Any], order: dict[str, Any], replies: int):
         """Import the course, then run the cells; what they raise or print is nobody's business."""
-        self.replies, self.found, self.forbid = replies, dict[str, list[Any]](), order["forbid"]
-        names = ("wire", "privacy", "integrity", "disarm", "uncompiled", "undrawn")
-        self.ours = import_ours(order["sources"], *names)
+        self.ours, self.replies, self.found, self.forbid = ours, replies, dict[str, list[Any]](), order["forbid"]
+        self.ours["finder"].sources |= order["sources"]
         self.ours["uncompiled"].leave_compiler_out()
         self.ours["undrawn"].draw_nothing()
         self.ours["disarm"].disarm(self.forbid)
@@ -311,7 +316,8 @@ class Chapter:
         observe = importlib.import_module("utils.checks.probes.observe")
         self.probe, self.trials = observe.Probe, observe.trials
         self.watch = importlib.import_module("utils.checks.forbidden").Watch
-        probes = [text for name, text in order["sources"].items() if name.startswith("utils.checks.probes.")]
+        sources = self.ours["finder"].sources
+        probes = [text for name, text in sources.items() if name.startswith("utils.checks.probes.")]
         self.guard = self.ours["integrity"].Guard(probes)
         namespace = self.ours["course"].new_main_module().__dict__
         namespace["get_ipython"] = builtins.get_ipython = NoShell
@@ -483,7 +489,7 @@ def can_write(folder: str) -> bool:
 def main() -> None:
     """Start as the keeper. The first message says how the trusted process wants it: a command line could be read."""
     orders, answers = Stream(os.dup(0)), os.dup(1)
-    settings, _ = orders.receive()
+    settings, sources = orders.receive()
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nothing, standard)
@@ -497,12 +503,13 @@ def main() -> None:
     import torch.utils._python_dispatch
 
     torch.set_num_threads(1)
+    ours = import_ours(json.loads(sources))
     gc.freeze()  # else every child's first collection copies what it shares with this process
     if settings["is_contained"]:
         limit_everything(settings["max_processes"])
     send(answers, {"status": "ready"} | what_can_be_reached(settings["hidden"]))
     sys.modules["worker"] = sys.modules["__main__"]  # a notebook's cells get a __main__ of their own
-    Keeper(orders, answers, settings["is_contained"]).serve()
+    Keeper(ours, orders, answers, settings["is_contained"]).serve()
 
 
 if __name__ == "__main__":
