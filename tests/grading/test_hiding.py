@@ -1,8 +1,9 @@
 """No name of the course earns a point where it is asked for, and all may be used where they are known."""
 
 import ast
-import inspect
+import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,18 +16,19 @@ from utils.checks import EXERCISES
 from utils.checks.exercise import Exercise, as_answers, well_formed
 from utils.checks.run import row_for
 from utils.checks.yardstick import Yardstick
-from utils.grading.course import chapters, names_of
+from utils.grading.course import chapters
 from utils.grading.hiding import (
+    UTILS,
     course_order,
     module_texts,
     references,
     revealed_before,
+    shared_texts,
     source_of,
     texts_for,
     without,
 )
 from utils.grading.inside.wire import pack, unpack
-from utils.release import ROOT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CHAPTERS = sorted({exercise.split(".")[0] for exercise in EXERCISES}, key=int)
@@ -53,13 +55,10 @@ def test_references_of_the_chapter_and_later_ones_are_hidden_and_no_others(chapt
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_neither_checks_nor_marking_are_in_the_texts(chapter):
-    names = set(texts_for(chapter))
+    names = {*shared_texts(), *texts_for(chapter)}
     assert not [name for name in names if name.startswith("utils.grading")]
-    assert {name for name in names if name.startswith("utils.checks")} == {
-        "utils.checks",
-        "utils.checks.forbidden",
-        *(name for name in module_texts() if name.startswith("utils.checks.probes")),
-    }
+    known = {"utils.checks", "utils.checks.forbidden"}  # how to try an answer, and nothing of how to judge it
+    assert {name for name in names if name.startswith("utils.checks") and ".probes" not in name} == known
 
 
 def test_a_hidden_function_keeps_its_signature_and_loses_its_body():
@@ -115,7 +114,9 @@ def test_a_wrapper_or_subclass_of_the_reference_earns_nothing(mark, chapter):
     answers = {}
     for exercise in of_chapter(chapter):
         lines = []
-        for (module, name), answer in zip(references(exercise), as_answers(EXERCISES[exercise].reference), strict=False):
+        for (module, name), answer in zip(
+            references(exercise), as_answers(EXERCISES[exercise].reference), strict=False
+        ):
             lines += [f"import {module} as course"]
             if isinstance(answer, type):
                 lines += [f"class {name}(course.{name}):\n    pass"]
@@ -136,12 +137,12 @@ from utils.masking import causal_softmax
 class CausalAttention(nn.Module):
     def __init__(self, d_in, d_out, context_length, dropout=0.0, qkv_bias=False):
         super().__init__()
-        self.context_length = context_length
+        self.register_buffer("mask", torch.ones(context_length, context_length).tril())
         self.W_query, self.W_key, self.W_value = (nn.Linear(d_in, d_out, bias=qkv_bias) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
     def forward(self, x):
-        if x.shape[-2] > self.context_length:
-            raise ValueError(f"{x.shape[-2]} tokens are too many for {self.context_length}")
+        if x.shape[-2] > len(self.mask):
+            raise ValueError(f"{x.shape[-2]} tokens are too many for {len(self.mask)}")
         q, k, v = self.W_query(x), self.W_key(x), self.W_value(x)
         return self.dropout(causal_softmax(q @ k.transpose(-1, -2) / k.shape[-1] ** 0.5)) @ v
 """,
@@ -207,15 +208,15 @@ def test_a_hidden_reference_says_which_exercise_asks_for_it(mark):
 TRIES = '''
 """Tries every public name of the course as the answer to every exercise of a chapter, each in a process of its own."""
 
-import importlib, inspect, os, signal, sys
+import importlib, inspect, json, os, signal, socket, subprocess, sys
 
-folder, order = sys.argv[1:]
-sys.path.insert(0, os.path.join(folder, "utils", "grading", "inside"))
-import course, json
+inside, order = sys.argv[1:]
+ALL = bool(os.environ.get("GRADING_ALL_NAMES"))  # also those with an underscore in front
+sys.path.insert(0, inside)
+import course
 
 order = json.load(open(order))
 sys.meta_path.insert(0, course.CourseFinder(order["texts"]))
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import wire
 
 forbidden = importlib.import_module("utils.checks.forbidden")
@@ -223,8 +224,15 @@ observe = importlib.import_module("utils.checks.probes.observe")
 probes = importlib.import_module(order["probes"]).PROBES
 
 
-class TooSlow(Exception):
+class TooSlow(KeyboardInterrupt):  # the one kind that trying an answer lets through
     pass
+
+
+def refuse(*_, **__):
+    raise OSError("nothing is fetched here")
+
+
+socket.create_connection = socket.getaddrinfo = subprocess.Popen.__init__ = refuse
 
 
 def too_slow(*_):
@@ -235,12 +243,13 @@ signal.signal(signal.SIGALRM, too_slow)
 names = {}
 for module in order["modules"]:
     for name, value in vars(importlib.import_module(module)).items():
-        if name.startswith("_") or not callable(value) or not getattr(value, "__module__", "").startswith("utils"):
+        is_ours = callable(value) and getattr(value, "__module__", "").startswith("utils")
+        if not is_ours or (name.startswith("_") and not ALL):
             continue
         names.setdefault(f"{value.__module__}.{name}", value)
         if inspect.isclass(value):
             for key in vars(value):
-                if not key.startswith("_") and callable(getattr(value, key)):
+                if (ALL or not key.startswith("_")) and callable(getattr(value, key)):
                     names.setdefault(f"{value.__module__}.{name}.{key}", getattr(value, key))
 
 for exercise in order["exercises"]:
@@ -252,43 +261,41 @@ for exercise in order["exercises"]:
     cases = wire.unpack(open(exercise["cases"], "rb").read())
     found = {}
     for name, value in names.items():
-        if inspect.isclass(value) != exercise["is_class"] and not (exercise["is_class"] is False):
+        if exercise["is_class"] and not inspect.isclass(value):
             continue
         watch = forbidden.Watch(exercise["forbid"])
         answer = (value,) * exercise["answers"] if exercise["answers"] > 1 else value
-        signal.setitimer(signal.ITIMER_REAL, 5)
+        signal.setitimer(signal.ITIMER_REAL, 3)
         try:
             seen = {}
             with watch:
-                for part, probe in probes[exercise["id"]].items():
-                    seen[part] = list(observe.trials(probe, answer, cases[part]))
+                parts = probes[exercise["id"]].items()
+                first = [o for part, probe in parts for o in observe.trials(probe, answer, cases[part][:1])]
+                if any(not isinstance(value, observe.Raised) for o in first for value in o.values()):
+                    seen = {part: list(observe.trials(probe, answer, cases[part])) for part, probe in parts}
         except BaseException:
             seen = {}
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if not watch.used and any("Raised" not in str(o)[:40] for part in seen.values() for o in part):
-            try:
-                found[name] = wire.pack(seen)
-            except BaseException:
-                pass
+        if seen and not watch.used:
+            found[name] = wire.pack(seen)
     with open(exercise["found"], "wb") as file:
         for name, message in found.items():
             file.write(name.encode() + b"\\n" + str(len(message)).encode() + b"\\n" + message)
     os._exit(0)
 '''
-NOT_TRIED = {"utils.fetching", "utils.hub", "utils.data", "utils.distributed", "utils.environment"}  # reach outside
+# these reach outside or know nothing
+NOT_TRIED = {f"utils.{name}" for name in ("fetching", "hub", "data", "distributed", "environment", "checks")}
 
 
-@pytest.fixture(scope="module")
-def wire_folder(tmp_path_factory) -> Path:
-    """The wire module where the program finds it as a module of its own, as in the sandbox."""
-    folder = tmp_path_factory.mktemp("tries")
-    (folder / "tries.py").write_text(TRIES)
-    return folder
+@functools.cache
+def yardstick_of(exercise_id: str) -> Yardstick:
+    """An exercise's cases; the reference is tried on them once."""
+    return Yardstick(EXERCISES[exercise_id], SEED)
 
 
 def earned(exercise: Exercise, seen: Any) -> int:
     """The points that what was seen earns."""
-    yardstick = Yardstick(exercise, SEED)
+    yardstick = yardstick_of(exercise.id)
     formed = well_formed(seen, yardstick.inputs)
     faults = exercise.judge(formed, yardstick.expected, yardstick.inputs)
     return sum(row_for(part, faults, formed, False).points for part in exercise.parts)
@@ -303,47 +310,52 @@ def messages_in(path: Path) -> Iterator[tuple[str, bytes]]:
         content = content[int(length) :]
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_no_other_name_of_the_course_earns_a_point(wire_folder, chapter):
-    exercises = []
+def giveaways(chapter: str, texts: dict[str, str], folder: Path) -> dict[str, int]:
+    """By exercise and name, the points that names of the course earn as answers where the course reads like this."""
+    (folder / "tries.py").write_text(TRIES, encoding="utf-8")
+    exercises, known = [], []
     for exercise_id in of_chapter(chapter):
         exercise = EXERCISES[exercise_id]
-        stem = wire_folder / exercise_id
-        stem.with_suffix(".cases").write_bytes(pack(Yardstick(exercise, SEED).inputs))
+        cases, found = folder / f"{exercise_id}.cases", folder / f"{exercise_id}.found"
+        cases.write_bytes(pack(yardstick_of(exercise_id).inputs))
+        revealed = [list(d) for d in revealed_before(exercise_id)] if texts != module_texts() else []
         exercises.append(
             {
                 "id": exercise_id,
-                "cases": f"{stem.with_suffix('.cases')}",
-                "found": f"{stem.with_suffix('.found')}",
+                "cases": str(cases),
+                "found": str(found),
                 "forbid": sorted(exercise.forbid),
                 "answers": exercise.num_answers,
                 "is_class": isinstance(as_answers(exercise.reference)[0], type),
-                "reveal": [],
+                "reveal": [definition for definition in revealed if definition not in known],
             }
         )
-    known: list[Any] = []
-    for order in exercises:
-        new = [definition for definition in revealed_before(order["id"]) if definition not in known]
-        order["reveal"], known = new, known + new
-    modules = sorted(m for m in module_texts() if m.count(".") == 1 and m != "utils.checks" and m not in NOT_TRIED)
+        known += exercises[-1]["reveal"]
     order = {
-        "texts": texts_for(chapter),
+        "texts": texts,
         "probes": f"utils.checks.probes.chapter{int(chapter):02}",
-        "modules": modules,
+        "modules": sorted(m for m in texts if m.startswith("utils.") and m not in NOT_TRIED),
         "exercises": exercises,
     }
-    (wire_folder / f"{chapter}.json").write_text(json.dumps(order))
-    done = subprocess.run(
-        [sys.executable, wire_folder / "tries.py", ROOT, wire_folder / f"{chapter}.json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=wire_folder,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    giveaways = {}
-    for order in exercises:
-        for name, message in messages_in(Path(order["found"])):
-            if points := earned(EXERCISES[order["id"]], unpack(message)):
-                giveaways[f"{order['id']}: {name}"] = points
-    assert not giveaways
+    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    command = [sys.executable, folder / "tries.py", UTILS / "grading" / "inside", folder / "order.json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120, cwd=folder)
+    return {
+        f"{order['id']}: {name}": points
+        for order in exercises
+        for name, message in messages_in(Path(order["found"]))
+        if (points := earned(EXERCISES[order["id"]], unpack(message)))
+    }
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS if os.environ.get("GRADING_ALL_NAMES") else ("1", "2", "5"))
+def test_no_name_of_the_course_earns_a_point(chapter, tmp_path):
+    assert giveaways(chapter, shared_texts() | texts_for(chapter), tmp_path) == {}
+
+
+def test_a_name_that_is_not_hidden_would_be_found(tmp_path):
+    """Otherwise the test above would say little."""
+    found = giveaways("1", module_texts(), tmp_path)
+    for exercise in of_chapter("1"):
+        (reference,) = references(exercise)
+        assert found[f"{exercise}: {reference.module}.{reference.name}"] == EXERCISES[exercise].points

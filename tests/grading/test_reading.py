@@ -51,8 +51,9 @@ def needed(*cells: dict, **options) -> list[str]:
 
 
 def statements(plan: dict) -> list[str]:
-    """The texts of the needed statements of a plan."""
-    return [ast.unparse(parsed(source).body[place]) for _, source, places in plan["cells"] for place in places]
+    """The texts of the statements that the answer needs, by a plan."""
+    sources = dict(plan["cells"])
+    return [ast.unparse(parsed(sources[cell]).body[place]) for cell, place in plan["exercises"]["3.2"]["needs"]]
 
 
 # Which cell counts --------------------------------------------------------------------------------------
@@ -338,12 +339,13 @@ def test_course_statements_that_anything_asks_for_are_run_and_no_others():
 
 def test_a_cell_that_may_not_run_is_not_in_the_plan():
     plan = read(cell("train()", is_own=False), answer(RIGHT), cell("bad syntax here"))
-    assert [number for number, _, _ in plan["cells"]] == [1]
+    assert [number for number, _ in plan["cells"]] == [1]
 
 
 def test_all_own_cells_are_in_the_plan_with_what_is_needed_of_them():
     plan = read(cell("print(1)"), answer(RIGHT))
-    assert [(number, places) for number, _, places in plan["cells"]] == [(0, []), (1, [0])]
+    assert [number for number, _ in plan["cells"]] == [0, 1]
+    assert plan["exercises"]["3.2"]["needs"] == [[1, 0]]
 
 
 def test_what_binds_follows_chains():
