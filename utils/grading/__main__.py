@@ -9,9 +9,10 @@ from pathlib import Path
 from utils.grading.batch import Store, mark_all, stamp_of
 from utils.grading.marking import Run
 from utils.grading.outputs import write_outputs
+from utils.grading.results import StudentResult
 from utils.grading.sandbox import UNPROTECTED, SandboxUnavailableError, pick_kind
 from utils.grading.submissions import Submission, find_submissions
-from utils.grading.tables import read_written
+from utils.grading.tables import named, read_written
 
 WARNING = (
     "WARNING: --no-sandbox. Learners' code runs with all that you may do: it can read, change and send your files, and "
@@ -41,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return grade(options)
+    except KeyboardInterrupt:
+        print("Stopped. Go on with --resume.", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)  # the sandboxes end with this process; their threads would wait for them
     except (SandboxUnavailableError, NotADirectoryError, LookupError, ValueError, OSError) as error:
         print(f"Nothing was marked: {error.args[0] if error.args else error}", file=sys.stderr)
         return 2
@@ -77,11 +82,19 @@ def grade(options: argparse.Namespace) -> int:
         todo = unmarked(folder, todo, run, store)
         print(f"{len(submissions) - len(todo)} of {len(submissions)} students are marked already.", file=sys.stderr)
     problems = mark_all(folder, todo, run, store, options.jobs, options.scheduler)
-    results = [result for submission in submissions if (result := store.load(submission.student))]
-    for message in [*problems, *write_outputs(out, results)]:
-        print(message, file=sys.stderr)
+    results = [result for s in submissions if (result := in_the_end(s, problems, store))]
+    messages = [f"{named(student)} {problem}" for student, problem in problems.items()]
+    for message in [*messages, *write_outputs(out, results)]:
+        print(message.encode("ascii", "backslashreplace").decode("ascii"), file=sys.stderr)
     print(f"{len(results)} students: {out / 'grades.csv'}, {out / 'summary.html'}")
     return 1 if problems else 0
+
+
+def in_the_end(submission: Submission, problems: dict[str, str], store: Store) -> StudentResult | None:
+    """A student's row: the stored result, or one without points that says why there is none."""
+    if problem := problems.get(submission.student):
+        return StudentResult(submission.student, flags=(problem,))
+    return store.load(submission.student)
 
 
 def unmarked(folder: Path, submissions: list[Submission], run: Run, store: Store) -> list[Submission]:

@@ -85,11 +85,14 @@ Outcome = tuple[Submission, StudentResult | Exception]
 
 def on_this_machine(task: Task, submissions: list[Submission], jobs: int) -> Iterator[Outcome]:
     """Mark in ``jobs`` threads: the work is done by the sandboxes' processes, a thread waits and judges."""
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         futures = {pool.submit(task, submission): submission for submission in submissions}
         for future in as_completed(futures):
             error = future.exception()
             yield futures[future], error if isinstance(error, Exception) else future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C nobody waits for the others
 
 
 def on_a_cluster(task: Task, submissions: list[Submission], address: str) -> Iterator[Outcome]:
@@ -113,7 +116,7 @@ def mark_here(folder: Path, run: Run, submission: Submission) -> StudentResult:
 
 def mark_all(
     folder: Path, submissions: list[Submission], run: Run, store: Store, jobs: int, scheduler: str | None = None
-) -> list[str]:
+) -> dict[str, str]:
     """Mark students and store each result at once, with a progress bar.
 
     Args:
@@ -125,18 +128,17 @@ def mark_all(
         scheduler: the address of a Dask scheduler, to use its workers instead.
 
     Returns:
-        what went wrong with the marking itself, one text a student; empty if every submission was processed.
+        what went wrong with the marking itself, by student; empty if every submission was processed.
     """
     stamps = {submission.student: stamp_of(folder, submission, run.kind) for submission in submissions}
     task = partial(mark_here, folder, run)
     outcomes = on_a_cluster(task, submissions, scheduler) if scheduler else on_this_machine(task, submissions, jobs)
-    problems = []
+    problems: dict[str, str] = {}
     with tqdm(total=len(submissions), desc="students", disable=None if sys.stderr.isatty() else False) as progress:
         for submission, outcome in outcomes:
             if isinstance(outcome, StudentResult):
                 store.save(outcome, stamps[submission.student])
             else:
-                said = f"{submission.student} could not be marked: {type(outcome).__name__}: {outcome}"
-                problems.append(said.encode("ascii", "backslashreplace").decode("ascii"))
+                problems[submission.student] = f"could not be marked ({type(outcome).__name__}: {outcome})"
             progress.update()
     return problems

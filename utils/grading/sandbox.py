@@ -233,12 +233,19 @@ def hidden_folders() -> tuple[Path, ...]:
 @functools.cache
 def bubblewrap_options() -> str:
     """What this bubblewrap knows."""
-    return subprocess.run(["bwrap", "--help"], capture_output=True, text=True).stdout
+    return subprocess.run([shutil.which("bwrap"), "--help"], capture_output=True, text=True).stdout
 
 
 def bubblewrap(kind: Kind, hidden: tuple[Path, ...] = ()) -> list[str]:
     """The command that makes the sandbox, up to the program to run in it."""
-    command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    command = [
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
     if kind.as_root:
         command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:

@@ -25,6 +25,8 @@ PASSED_OVER = {"__MACOSX"}  # and every hidden folder, such as .ipynb_checkpoint
 GRADE_ID = re.compile(r"(answer|check|written)-(\d{1,2})-(\d{1,2})")
 COPY_NUMBER = re.compile(r"\((\d{1,6})\)|-(\d{1,6})$")
 CELL_MAGIC = re.compile(r"\A(?:%%.*\n\s*)+")
+# Canvas puts the learner's number before the upload's, which is another one for every file
+CANVAS = re.compile(r"(?:_LATE)?_(\d{4,})_\d{4,}$")
 COPY_OF = re.compile(r"^(copy of|kopie van|kopie von|copie de|copia de)\s+", re.I)
 
 
@@ -130,10 +132,11 @@ def student_of(path: Path, folder: Path) -> tuple[str, str]:
         ('lovelace_ada_12345', '')
     """
     name = COPY_OF.sub("", path.stem)
+    written_with_underscores = re.sub(r"[ -]", "_", name.lower())  # as long as the name, so places agree
     for facts in chapters().values():
-        start = name.lower().find(facts.stem)
+        start = written_with_underscores.find(facts.stem)
         if start > 0:
-            return name[:start].rstrip(" _-.") or name, ""
+            return CANVAS.sub(r"_\1", name[:start].rstrip(" _-.")) or name, ""
         if start == 0:
             return folder.resolve().name, f"{path.name} names no student; the folder's name was taken"
     return COPY_NUMBER.sub("", name).strip() or name, f"{path.name} names no chapter; all of its name is the student's"
@@ -181,10 +184,11 @@ def read_cells(path: Path) -> tuple[list[dict[str, Any]], float, list[str]]:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise UnreadableError(f"can't be opened ({error.strerror})") from error
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise UnreadableError("is no ordinary file")
     with os.fdopen(handle, "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise UnreadableError("is no ordinary file")
         if facts.st_size > MAX_FILE:
             raise UnreadableError(f"is too large ({facts.st_size / 2**20:.0f} MB; at most {MAX_FILE >> 20} MB)")
         content = file.read(MAX_FILE + 1)

@@ -73,6 +73,7 @@ class Guard:
         self._codes: list[tuple[str, FunctionType, tuple[Any, Any, Any]]] = []
         self._set, self._delete, self._vars = setattr, delattr, vars
         seen: set[int] = set()
+        self._remember("builtins", builtins, seen)  # first, since putting the others right needs them
         for name, module in list(sys.modules.items()):
             if module is not None and (name in WATCHED or is_own(name)):
                 self._remember(name, module, seen)
@@ -104,10 +105,6 @@ class Guard:
     def restore(self) -> list[str]:
         """Undo every change, switch off what rewrites calls; the names of what had been changed."""
         changed = []
-        while _get_current_function_mode_stack():
-            changed.append(type(_pop_mode()).__name__)
-        while _get_current_dispatch_mode_stack():
-            changed.append(type(_pop_dispatch_mode()).__name__)
         for name, owner, names, contents in self._contents:
             now = self._vars(owner)
             for key, value in contents.items():
@@ -123,6 +120,10 @@ class Guard:
                 changed.append(name)
                 function.__code__ = code
             function.__defaults__, function.__kwdefaults__ = defaults, kwdefaults
+        while _get_current_function_mode_stack():
+            changed.append(type(_pop_mode()).__name__)
+        while _get_current_dispatch_mode_stack():
+            changed.append(type(_pop_dispatch_mode()).__name__)
         return changed
 
 

@@ -140,15 +140,21 @@ def bound(node: ast.AST) -> Iterator[str]:
         yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
+        yield from roots(node.value.func)  # `TABLE.append(...)` changes what `TABLE` is
     elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
-        root: ast.AST = node
-        while isinstance(root, ast.Attribute | ast.Subscript):
-            root = root.value
-        if isinstance(root, ast.Name):  # `Block.forward = ...` changes what `Block` is
-            yield root.id
+        yield from roots(node)  # `Block.forward = ...` changes what `Block` is
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.Lambda | ast.comprehension):
             yield from bound(child)
+
+
+def roots(node: ast.AST) -> Iterator[str]:
+    """The name at the beginning of ``a.b[c].d``, if it begins with one."""
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
 
 
 def asked_for(tree: ast.stmt) -> set[str]:
@@ -156,6 +162,8 @@ def asked_for(tree: ast.stmt) -> set[str]:
     module = ast.Module([tree], [])
     tables = [symtable.symtable(ast.unparse(module), "<cell>", "exec")]
     names = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_referenced()}
+    if isinstance(tree, ast.AugAssign):  # `x += 1` needs the x before
+        names |= set(roots(tree.target))
     while tables:
         table = tables.pop()
         tables += table.get_children()

@@ -97,7 +97,7 @@ def _tagged(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
 
 def _untagged(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
     """Back from ``_tagged``, believing nothing."""
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH + 1:  # one more than ``_tagged`` goes: there it says that it stopped
         raise WireError("nested too deeply")
     if isinstance(value, list):
         return [_untagged(item, tensors, depth + 1) for item in value]

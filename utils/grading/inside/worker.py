@@ -318,7 +318,9 @@ class Chapter:
         self.watch = importlib.import_module("utils.checks.forbidden").Watch
         sources = self.ours["finder"].sources
         probes = [text for name, text in sources.items() if name.startswith("utils.checks.probes.")]
-        self.guard = self.ours["integrity"].Guard(probes)
+        self.restore = self.ours["integrity"].Guard(probes).restore
+        for name in (*self.ours, "worker"):  # nothing of ours can be imported by a cell
+            sys.modules.pop(name, None)
         namespace = self.ours["course"].new_main_module().__dict__
         namespace["get_ipython"] = builtins.get_ipython = NoShell
         self.ours["privacy"].refuse_to_be_looked_at()
@@ -334,7 +336,7 @@ class Chapter:
 
     def put_right(self) -> list[str]:
         """Undo what the learner's code has done to what tries its answers; the names of what that was."""
-        return [*self.ours["privacy"].clear_away(), *self.guard.restore()]
+        return [*self.restore(), *self.ours["privacy"].clear_away()]
 
     def reveal(self, definitions: list[list[str]]) -> None:
         """Fill in the references that may be used from now on; see ``course.reveal``."""
