@@ -8,7 +8,8 @@ import pytest
 import torch
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parent.parent
+from utils.release import ROOT
+
 NOTEBOOK_PATHS = sorted([*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.ipynb")])
 
 

@@ -4,7 +4,8 @@ import importlib.util
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT
+
+from utils.release import ROOT
 
 spec = importlib.util.spec_from_file_location("draw", ROOT / "assets" / "draw.py")
 draw = importlib.util.module_from_spec(spec)

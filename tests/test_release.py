@@ -8,12 +8,11 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT
 from matplotlib import image as pictures
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from utils import release
-from utils.release import ReleaseError, full_points
+from utils.release import ROOT, ReleaseError, full_points
 
 POINTS = {"1.1": 3, "2.6": 4}
 ANSWER = """# EXERCISE 1.1

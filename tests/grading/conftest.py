@@ -9,7 +9,6 @@ import pytest
 from utils.grading.marking import ChapterMarking, Run
 from utils.grading.sandbox import Kind, Sandbox, SandboxUnavailableError, pick_kind
 from utils.grading.submissions import sorted_out
-from utils.release import ROOT  # noqa: F401  # other tests ask "conftest" for it, and this file hides the one above
 
 
 class Marked(NamedTuple):

@@ -43,7 +43,6 @@ class Attack:
         spoil: changes the finished notebook.
         beside: changes the student's folder, in which the notebook lies.
         student: the name of the folder.
-        hole: how it still succeeds; empty where it doesn't.
     """
 
     name: str
@@ -55,7 +54,6 @@ class Attack:
     spoil: Spoil | None = None
     beside: Beside | None = None
     student: str = ""
-    hole: str = ""
 
 
 ATTACKS: dict[str, Attack] = {}
@@ -71,7 +69,6 @@ def attack(
     spoil: Spoil | None = None,
     beside: Beside | None = None,
     student: str = "",
-    hole: str = "",
 ) -> None:
     """Add an attack; a text alone is the answer to 1.1."""
     if name in ATTACKS:
@@ -80,7 +77,7 @@ def attack(
     answers = {exercise: textwrap.dedent(source).strip() for exercise, source in answers.items()}
     chapter = chapter or next(iter(answers), "1.1").split(".")[0]
     cells = tuple(textwrap.dedent(source).strip() for source in before)
-    ATTACKS[name] = Attack(name, tries, chapter, answers, cells, deserves, spoil, beside, student or name, hole)
+    ATTACKS[name] = Attack(name, tries, chapter, answers, cells, deserves, spoil, beside, student or name)
 
 
 def chapter_file(chapter: str) -> Path:
@@ -868,10 +865,6 @@ def first_frame():
     return found
 """,
 }
-NO_LEARNER = "privacy.is_a_learners goes by the name of a file, which a cell can give to its code or choose itself."
-ON_BEHALF = "privacy.PASSED_ON_BY lacks some of the functions that hand out frames to whoever calls them."
-PEEK_HOLES = {"by_another_file_name": NO_LEARNER, "by_replaced_code": NO_LEARNER, "by_a_file": NO_LEARNER,
-              "by_logging": ON_BEHALF, "by_inspect": ON_BEHALF, "by_traceback": ON_BEHALF}  # fmt: skip
 for way, peek in PEEKS.items():
     attack(
         f"peeks_{way}",
@@ -888,7 +881,6 @@ def dot_product_score(query, key):
     return query.sum()
 """,
         deserves=2,
-        hole=PEEK_HOLES.get(way, ""),
     )
 
 # Forged replies -----------------------------------------------------------------------------------------
@@ -1802,7 +1794,7 @@ attack(
 # Forbidden functions ------------------------------------------------------------------------------------------
 
 
-def forbidden(name: str, tries: str, body: str, exercise: str = "1.3", hole: str = "", before: str = "") -> None:
+def forbidden(name: str, tries: str, body: str, exercise: str = "1.3", before: str = "") -> None:
     """An answer that uses a forbidden function and deserves nothing."""
     heads = {
         "1.1": "def dot_product_score(query, key):",
@@ -1810,8 +1802,7 @@ def forbidden(name: str, tries: str, body: str, exercise: str = "1.3", hole: str
         "3.1": "def running_mean(x):",
     }
     source = f"import torch\n{textwrap.dedent(before)}\n{heads[exercise]}\n"
-    attack(f"forbidden_{name}", tries, {exercise: source + textwrap.indent(textwrap.dedent(body).strip(), "    ")},
-           hole=hole)  # fmt: skip
+    attack(f"forbidden_{name}", tries, {exercise: source + textwrap.indent(textwrap.dedent(body).strip(), "    ")})  # fmt: skip
 
 
 forbidden("plain", "Uses torch.softmax by a name that is put together.",
@@ -1849,8 +1840,7 @@ forbidden(
 forbidden("in_c", "Uses PyTorch's C functions.",
           "return getattr(torch._C._VariableFunctions, 'soft' + 'max')(scores, dim)")  # fmt: skip
 forbidden("in_refs", "Uses PyTorch's own reference in Python.",
-          "return getattr(torch._refs, 'soft' + 'max')(scores, dim)", before="import torch._refs",
-          hole="torch._refs and torch._decomp compute by other operations, which are allowed.")  # fmt: skip
+          "return getattr(torch._refs, 'soft' + 'max')(scores, dim)", before="import torch._refs")  # fmt: skip
 forbidden("in_masked", "Uses the form for masked tensors.",
           "return getattr(torch.masked, 'soft' + 'max')(scores, dim)", before="import torch.masked")  # fmt: skip
 forbidden("vmapped", "Uses it under vmap.",
@@ -1875,8 +1865,7 @@ forbidden(
     """,
 )
 forbidden("for_sparse_tensors", "Uses the form for sparse tensors.",
-          "return getattr(torch.sparse, 'soft' + 'max')(scores.to_sparse(), dim).to_dense()",
-          hole="forbidden.plain_name doesn't know _sparse_softmax.")  # fmt: skip
+          "return getattr(torch.sparse, 'soft' + 'max')(scores.to_sparse(), dim).to_dense()")  # fmt: skip
 forbidden("as_a_constant", "Keeps the function in a default argument.", "return again(scores, dim)",
           before="def again(x, dim, f=torch.nn.functional.softmax):\n    return f(x, dim)")  # fmt: skip
 forbidden("in_a_partial", "Keeps the function in a partial at the top.", "return partly(scores, dim=dim)",
@@ -1886,8 +1875,7 @@ forbidden("by_exec", "Uses it in a text that is executed.",
           )  # fmt: skip
 forbidden("by_numpy", "Multiplies with NumPy.",
           "return torch.as_tensor(f(query.detach().numpy(), key.detach().numpy()))",
-          "1.1", before="import numpy\nf = getattr(numpy, 'd' + 'ot')",
-          hole="NumPy's functions are noticed by their names in the text only.")  # fmt: skip
+          "1.1", before="import numpy\nf = getattr(numpy, 'd' + 'ot')")  # fmt: skip
 forbidden("by_an_operator", "Multiplies by the function behind the operator.", "return f(query, key)",
           "1.1", before="import operator\nf = getattr(operator, 'mat' + 'mul')")  # fmt: skip
 forbidden(
@@ -1988,5 +1976,4 @@ forbidden(
         def backward(ctx, g):
             return torch.from_numpy(step(g.numpy()[..., ::-1, :], axis=-2)[..., ::-1, :].copy())
     """,
-    hole="NumPy's functions are noticed by their names in the text only.",
 )

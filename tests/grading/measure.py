@@ -16,10 +16,12 @@ import sys
 import time
 from pathlib import Path
 
-import course_path  # noqa: F401  (finds the course when run as a script)
+import course_path
 from classroom import Marks, write_class
-from hostile import HOSTILE
+from hostile import ATTACKS, write_hostile
 from nbgrader_course import measure as nbgrader_on
+
+from utils.grading.tables import shown
 
 
 def marked(submissions: Path, out: Path, jobs: int) -> float:
@@ -33,7 +35,7 @@ def marked(submissions: Path, out: Path, jobs: int) -> float:
 def rows_in(out: Path) -> dict[str, dict[str, str]]:
     """By student, the row of grades.csv."""
     with open(out / "grades.csv", encoding="utf-8", newline="") as file:
-        return {row["student"]: row for row in csv.DictReader(file)}
+        return {row["student"].removeprefix("'"): row for row in csv.DictReader(file)}
 
 
 def wrong_marks(rows: dict[str, dict[str, str]], expected: dict[str, Marks]) -> list[str]:
@@ -69,8 +71,9 @@ def main() -> None:
 
     submissions, out = options.work / "class", options.work / "grades"
     expected = write_class(submissions, options.students - options.hostile, seed=0)
-    chosen = HOSTILE[:: max(1, len(HOSTILE) // max(1, options.hostile))][: options.hostile]
-    deserved = {attack.write(submissions): attack.deserves for attack in chosen}
+    chosen = list(ATTACKS)[:: max(1, len(ATTACKS) // max(1, options.hostile))][: options.hostile]
+    hostile = write_hostile(submissions, chosen)
+    deserved = {shown(student): attack.deserves for student, attack in hostile.items()}
     seconds = marked(submissions, out, options.jobs)
     rows = rows_in(out)
     found |= {

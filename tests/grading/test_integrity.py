@@ -75,13 +75,11 @@ def test_every_change_is_noticed_and_undone():
         assert not second, f"{code}: not undone: {second}"
 
 
-@pytest.mark.xfail(strict=True, reason="restoring calls the replaced function itself; the process then ends")
 def test_a_builtin_that_restoring_uses_is_undone_too():
     first, second = after("builtins.isinstance = lambda *_: True")
     assert first == ["builtins.isinstance"] and not second
 
 
-@pytest.mark.xfail(strict=True, reason="restore is looked up on its class when it is needed, after the cells have run")
 def test_the_guard_itself_can_not_be_switched_off(mark):
     before = (
         "import sys, torch\nsys.modules['integrity'].Guard.restore = lambda self: []\ntorch.allclose = lambda *_: True"

@@ -115,7 +115,6 @@ def test_where_bubblewrap_is_blocked_the_message_names_the_fix(monkeypatch, tmp_
         pick_kind.__wrapped__()
 
 
-@pytest.mark.xfail(strict=True, reason="bwrap is looked for on the PATH, but started from /usr/bin and /bin")
 def test_the_bubblewrap_that_was_found_is_the_one_that_is_started(needs_sandbox, monkeypatch, tmp_path):
     put_bwrap(tmp_path, f"touch {tmp_path}/started\nexit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-PREFIXES = ("special_", "linalg_", "_safe_")
+PREFIXES = ("special_", "linalg_", "_safe_", "_sparse_")
 ALIASES = {
     "imatmul": "matmul",
     "rmatmul": "matmul",

@@ -28,7 +28,17 @@ SEED_BITS = 62
 
 @dataclass(frozen=True)
 class Store:
-    """The results of a run, one file a student, in a folder of their own."""
+    """The results of a run, one file a student, in a folder of their own.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(Path(tempfile.mkdtemp()))
+        >>> store.seed(keep=True) == store.seed(keep=True)
+        True
+        >>> store.save(StudentResult("ada"), stamp="as it was")
+        >>> store.load("ada", "as it was").student, store.load("ada", "changed since")
+        ('ada', None)
+    """
 
     folder: Path
 

@@ -1,6 +1,5 @@
 """The course as it was handed out: for each chapter its exercises, stubs and the course's own cells."""
 
-import re
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -78,4 +77,4 @@ def plain(source: str) -> str:
         >>> plain("x = 1  \\r\\n") == plain("x = 1")
         True
     """
-    return re.sub(r"[ \t]+$", "", source.replace("\r\n", "\n"), flags=re.M).strip()
+    return "\n".join(line.rstrip(" \t") for line in source.replace("\r\n", "\n").split("\n")).strip()

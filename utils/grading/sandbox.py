@@ -6,7 +6,6 @@ network; processes of its own only; nothing of the environment. What comes out o
 
 import contextlib
 import functools
-import itertools
 import json
 import os
 import queue
@@ -95,8 +94,6 @@ class Sandbox:
         'dead'
     """
 
-    _numbers = itertools.count()
-
     def __init__(self, kind: Kind, hidden: tuple[Path, ...] = ()):
         self.kind, self.hidden = kind, hidden
         self.facts: dict[str, Any] = {}
@@ -161,7 +158,7 @@ class Sandbox:
                 pipe.close()
 
     def _start(self) -> None:
-        uid = FIRST_UID + (os.getpid() * 16 + next(self._numbers)) % 1_000_000 if self.kind.as_root else 0
+        uid = FIRST_UID + secrets.randbelow(1_000_000) if self.kind.as_root else 0  # its own, so limits are, too
         settings = {
             "is_contained": self.kind.is_contained,
             "uid": uid,
@@ -215,13 +212,15 @@ class Sandbox:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold."""
+    """Bytes of memory that a process and its descendants hold, without the files that all share."""
     total = 0
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                memory = process.memory_info()
-                total += memory.rss - getattr(memory, "shared", 0)
+            with contextlib.suppress(OSError, ValueError):
+                facts = dict(
+                    line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+                )
+                total += sum(int(facts.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
     return total
 
 
@@ -252,7 +251,8 @@ def bubblewrap(kind: Kind, hidden: tuple[Path, ...] = ()) -> list[str]:
         command += ["--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"]
         if "--disable-userns" in bubblewrap_options():
             command.append("--disable-userns")
-    command += ["--die-with-parent", "--new-session", "--hostname", "marker", "--clearenv"]
+    # as process 1 the worker can't be stopped or killed from inside, and bubblewrap's own process is out of sight
+    command += ["--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "marker", "--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
     shown = shown_folders()

@@ -18,15 +18,13 @@ from utils.checks import EXERCISES
 from utils.grading.course import ChapterFacts, chapters, names_of, plain
 from utils.release import ANSWER, CHECK, WRITTEN
 
-MAX_FILE = 64 * 2**20
+MAX_FILE = 32 * 2**20
 MAX_CELLS = 3000
 MAX_CODE = 4 * 2**20  # characters in all cells together
 PASSED_OVER = {"__MACOSX"}  # and every hidden folder, such as .ipynb_checkpoints
 GRADE_ID = re.compile(r"(answer|check|written)-(\d{1,2})-(\d{1,2})")
 COPY_NUMBER = re.compile(r"\((\d{1,6})\)|-(\d{1,6})$")
 CELL_MAGIC = re.compile(r"\A(?:%%.*\n\s*)+")
-# Canvas puts the learner's number before the upload's, which is another one for every file
-CANVAS = re.compile(r"(?:_LATE)?_(\d{4,})_\d{4,}$")
 COPY_OF = re.compile(r"^(copy of|kopie van|kopie von|copie de|copia de)\s+", re.I)
 
 
@@ -136,7 +134,7 @@ def student_of(path: Path, folder: Path) -> tuple[str, str]:
     for facts in chapters().values():
         start = written_with_underscores.find(facts.stem)
         if start > 0:
-            return CANVAS.sub(r"_\1", name[:start].rstrip(" _-.")) or name, ""
+            return name[:start].rstrip(" _-.") or name, ""
         if start == 0:
             return folder.resolve().name, f"{path.name} names no student; the folder's name was taken"
     return COPY_NUMBER.sub("", name).strip() or name, f"{path.name} names no chapter; all of its name is the student's"

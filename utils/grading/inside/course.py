@@ -13,7 +13,7 @@ import importlib.abc
 import importlib.machinery
 import inspect
 import sys
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 FOLDER = "/course"  # where the modules seem to lie; nothing is there
@@ -29,13 +29,20 @@ class CourseFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         """The spec of a course module, None for any other."""
         if fullname not in self.sources:
             return None
-        is_package = self.is_package(fullname)
-        tail = "/__init__.py" if is_package else ".py"
         spec = importlib.machinery.ModuleSpec(
-            fullname, self, origin=f"{FOLDER}/{fullname.replace('.', '/')}{tail}", is_package=is_package
+            fullname, self, origin=self.path(fullname), is_package=self.is_package(fullname)
         )
         spec.has_location = True  # sets __file__, by which the modules find their data folder
         return spec
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The compiled text, under the name of the file it seems to come from."""
+        return compile(self.sources[fullname], self.path(fullname), "exec", dont_inherit=True)
+
+    def path(self, fullname: str) -> str:
+        """The file that a module seems to come from."""
+        tail = "/__init__.py" if self.is_package(fullname) else ".py"
+        return f"{FOLDER}/{fullname.replace('.', '/')}{tail}"
 
     def is_package(self, fullname: str) -> bool:
         """Whether other modules lie in this one."""

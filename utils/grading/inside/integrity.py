@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.overrides import _get_current_function_mode_stack, _pop_mode
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._python_dispatch import _pop_mode as _pop_dispatch_mode
 
@@ -40,6 +41,7 @@ MAY_CHANGE = {  # what ordinary code changes, or the interpreter by itself
     "builtins": {"_", "get_ipython"},
     "torch": {"manual_seed"},  # replaced by PyTorch itself when it imports its compiler
     "torch.random": {"manual_seed"},
+    "torch.nn.modules.module.Module": {"__init__", "__setstate__"},  # replaced by `torch.compile`
 }  # fmt: skip
 KEPT_BY_PYTHON = {  # the interpreter may replace these at any time
     "__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__", "__annotations_cache__",
@@ -121,7 +123,8 @@ class Guard:
                 function.__code__ = code
             function.__defaults__, function.__kwdefaults__ = defaults, kwdefaults
         while _get_current_function_mode_stack():
-            changed.append(type(_pop_mode()).__name__)
+            mode = _pop_mode()
+            changed += [] if isinstance(mode, DeviceContext) else [type(mode).__name__]  # `torch.set_default_device`
         while _get_current_dispatch_mode_stack():
             changed.append(type(_pop_dispatch_mode()).__name__)
         return changed
@@ -131,7 +134,8 @@ def hides_another(owner: Any, name: str) -> bool:
     """Whether a new attribute takes the place of an inherited one, or of a builtin that a module's code uses."""
     if isinstance(owner, type):
         return any(name in vars(base) for base in owner.__mro__[1:])
-    return name in BUILTINS and owner is not builtins
+    # `numpy.float = float` is a common way to make old code run
+    return name in BUILTINS and owner is not builtins and not owner.__name__.startswith("numpy")
 
 
 def is_own(name: str) -> bool:

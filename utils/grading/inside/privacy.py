@@ -8,23 +8,29 @@ Source of the events' names: Python's documentation, "Audit events table".
 """
 
 import gc
+import os
 import signal
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable
 from typing import Any
 
 LOOKS = {
     "sys._getframe", "sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile",
-    "gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.addaudithook",
+    "gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.addaudithook", "code.__new__",
 }  # fmt: skip
 FRAMES = {"tb_frame", "gi_frame", "cr_frame", "ag_frame"}
-PASSED_ON_BY = ("/inspect.py", "/traceback.py")  # they look on behalf of whoever calls them
+PASSED_ON_BY = ("/inspect.py", "/traceback.py", "/logging/__init__.py")  # they look on behalf of whoever calls them
+TRUSTED = (  # where code lies that no learner wrote; the sandbox can't write there
+    "<frozen", "<attrs", "/course/", os.path.dirname(os.path.abspath(__file__)) + "/",
+    *{sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+)  # fmt: skip
 SIGNALS = [getattr(signal, name) for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGCHLD")]
 
 
-class PeekingError(RuntimeError):
-    """A cell wanted to see what is none of its business."""
+class PeekingError(ValueError):
+    """A cell wanted to see what is none of its business. As ``ValueError`` it is what ``logging`` expects."""
 
 
 def refuse_to_be_looked_at() -> None:
@@ -37,8 +43,9 @@ def _hook() -> Callable[[str, tuple[Any, ...]], None]:
     get_frame, get_ident, looks, frames = sys._getframe, threading.get_ident, frozenset(LOOKS), frozenset(FRAMES)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        is_disguise = event == "compile" and isinstance(arguments[1], str) and not is_a_learners(arguments[1])
         is_frame = event == "object.__getattr__" and arguments[1] in frames
-        if not (is_frame or event in looks or event.startswith("ctypes.")):
+        if not (is_disguise or is_frame or event in looks or event.startswith("ctypes.")):
             return
         thread = get_ident()
         if thread in asking:
@@ -46,7 +53,7 @@ def _hook() -> Callable[[str, tuple[Any, ...]], None]:
         asking.add(thread)
         try:
             caller = get_frame(1)
-            if not is_frame and caller is not None and caller.f_code.co_filename.endswith(PASSED_ON_BY):
+            while caller is not None and caller.f_code.co_filename.endswith(PASSED_ON_BY):
                 caller = caller.f_back
             is_learner = caller is not None and is_a_learners(caller.f_code.co_filename)
         finally:
@@ -58,13 +65,13 @@ def _hook() -> Callable[[str, tuple[Any, ...]], None]:
 
 
 def is_a_learners(filename: str) -> bool:
-    """Whether code comes from a cell, or from a text that a cell made.
+    """Whether code comes from a cell, or from anything that a cell made.
 
     Example:
-        >>> is_a_learners("<cell 3>"), is_a_learners("<frozen os>"), is_a_learners("/usr/lib/python3/random.py")
+        >>> is_a_learners("<cell 3>"), is_a_learners("<frozen os>"), is_a_learners(os.__file__)
         (True, False, False)
     """
-    return filename.startswith("<") and not filename.startswith(("<frozen", "<attrs"))
+    return not filename.startswith(TRUSTED)
 
 
 def clear_away() -> list[str]:

@@ -140,8 +140,6 @@ def bound(node: ast.AST) -> Iterator[str]:
         yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
-        yield from roots(node.value.func)  # `TABLE.append(...)` changes what `TABLE` is
     elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
         yield from roots(node)  # `Block.forward = ...` changes what `Block` is
     for child in ast.iter_child_nodes(node):
@@ -215,10 +213,19 @@ def last_bindings(statements: Iterable[Statement]) -> dict[str, list[Statement]]
     """By name, the last statement that defines it, and those after it that change it."""
     found: dict[str, list[Statement]] = {}
     for statement in statements:
+        for name in changed_by_a_method(statement.tree):
+            if name in found and not isinstance(found[name][0].tree, ast.Import | ast.ImportFrom):
+                found[name].append(statement)
         for name in statement.binds:
             is_change = not isinstance(statement.tree, DEFINITIONS) and name in statement.asks_for
             found[name] = [*found.get(name, []), statement] if is_change else [statement]
     return found
+
+
+def changed_by_a_method(tree: ast.stmt) -> Iterator[str]:
+    """The name that ``TABLE.append(...)`` changes; of an imported one, ``torch.manual_seed(...)``, that isn't true."""
+    if isinstance(tree, ast.Expr) and isinstance(tree.value, ast.Call) and isinstance(tree.value.func, ast.Attribute):
+        yield from roots(tree.value.func)
 
 
 def bindings_in(cell: Cell, names: Iterable[str]) -> list[Statement]:

@@ -53,11 +53,14 @@ def send(pipe: int, header: dict[str, Any], body: bytes = b"", deadline: float |
     """
     text = json.dumps(header).encode("ascii")
     message = memoryview(LENGTH.pack(len(text)) + text + LENGTH.pack(len(body)) + body)
+    os.set_blocking(pipe, False)
     while message:
+        with contextlib.suppress(BlockingIOError):
+            message = message[os.write(pipe, message) :]
+            continue
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([], [pipe], [], left)[1]:
             raise TimeoutError("nobody reads")
-        message = message[os.write(pipe, message[: select.PIPE_BUF]) :]  # so much fits into a pipe that is ready
 
 
 class Stream:
@@ -103,7 +106,7 @@ class Stream:
             left = None if deadline is None else deadline - time.monotonic()
             if (left is not None and left <= 0) or not self._selector.select(left):
                 raise TimeoutError("no message in time")
-            piece = os.read(self.pipe, 2**16)
+            piece = os.read(self.pipe, 2**20)
             if not piece:
                 raise EOFError
             self._received += piece
@@ -172,6 +175,7 @@ class Keeper:
             self.end_chapter()
             return "late", b""
         except (BrokenStreamError, EOFError, OSError):
+            time.sleep(0.02)  # a pipe may end a moment before its process does
             return self.end_chapter(), b""
         if not self.end_others(keep={self.chapter}):
             self.end_chapter()
@@ -184,7 +188,6 @@ class Keeper:
         """End the chapter's process and all that it left behind; what it had died of, if it had."""
         if self.chapter is None:
             return "dead"
-        time.sleep(0.01)  # a pipe may end a moment before its process does
         died, status = os.waitpid(self.chapter, os.WNOHANG)
         for pipe in (self.requests, self.replies):
             os.close(pipe)
@@ -215,29 +218,22 @@ class Keeper:
             return True
         for _ in range(100):
             others = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-            others = [pid for pid in others if pid not in keep | {1, os.getpid()} and is_alive(pid)]
-            if not others:
-                return True
+            others = [pid for pid in others if pid not in keep | {1}]
             for pid in others:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):  # orphans are handed to process 1, which this is
+                    os.waitpid(pid, os.WNOHANG)
+            if not others:
+                return True
             time.sleep(0.01)
         return False
 
 
 def reason_of(status: Any) -> str:
-    """Why a process gave no answer: "late" if its time or the patience with it was up, else "dead"."""
+    """Why a process gave no answer: "late" if its time was up, else "dead"."""
     killed_by = status & 0x7F if isinstance(status, int) else 0
-    return "late" if killed_by in (signal.SIGXCPU, signal.SIGKILL) else "dead"
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process still runs; one that only waits to be reaped does not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False
+    return "late" if killed_by == signal.SIGXCPU else "dead"
 
 
 def run_and_exit(task: Callable[[], None]) -> None:
