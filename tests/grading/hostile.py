@@ -1802,7 +1802,8 @@ def forbidden(name: str, tries: str, body: str, exercise: str = "1.3", before: s
         "3.1": "def running_mean(x):",
     }
     source = f"import torch\n{textwrap.dedent(before)}\n{heads[exercise]}\n"
-    attack(f"forbidden_{name}", tries, {exercise: source + textwrap.indent(textwrap.dedent(body).strip(), "    ")})  # fmt: skip
+    body = textwrap.indent(textwrap.dedent(body).strip(), "    ")
+    attack(f"forbidden_{name}", tries, {exercise: source + body})
 
 
 forbidden("plain", "Uses torch.softmax by a name that is put together.",

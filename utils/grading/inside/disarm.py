@@ -2,7 +2,8 @@
 
 ``Watch`` (``utils.checks.forbidden``) sees the functions that an answer calls, unless the answer hides from it: in
 another thread, in TorchScript, behind ``torch.ops`` or with PyTorch's overrides switched off. Here the operation
-itself is replaced in PyTorch's dispatcher, which every one of these ways passes.
+itself is replaced in PyTorch's dispatcher, which every one of these ways passes. This has to happen before a learner's
+code runs.
 """
 
 import ctypes
@@ -44,10 +45,9 @@ def disarm(names: Iterable[str]) -> list[str]:
             if plain_name(name) in forbidden and callable(value):
                 setattr(module, name, _refusal(name))
     for table in torch._decomp.global_decomposition_table.values():
-        for operation in [
-            operation for operation in table if plain_name(operation.name().split("::")[-1]) in forbidden
-        ]:
-            del table[operation]
+        for operation in list(table):
+            if plain_name(operation.name().split("::")[-1]) in forbidden:
+                del table[operation]
     for key in KEYS:
         library = torch._C._dispatch_library("IMPL", "aten", key, __file__, 1)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(library))  # were it freed, the operations would come back

@@ -2,7 +2,7 @@
 
 An answer is tried by code in the same process, so it could climb the stack of calls, or search the garbage collector's
 lists, for the list that its result is put into. An audit hook, which nobody can take away again, refuses such looks
-when a learner's cell asks for them. What is written otherwise (``ctypes``) is refused as well: no answer needs it.
+when a learner's code asks for them. ``ctypes``, which reads any memory, is refused as well: no answer needs it.
 
 Source of the events' names: Python's documentation, "Audit events table".
 """
@@ -11,7 +11,6 @@ import gc
 import os
 import signal
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,8 +22,8 @@ LOOKS = {
 FRAMES = {"tb_frame", "gi_frame", "cr_frame", "ag_frame"}
 PASSED_ON_BY = ("/inspect.py", "/traceback.py", "/logging/__init__.py")  # they look on behalf of whoever calls them
 TRUSTED = (  # where code lies that no learner wrote; the sandbox can't write there
-    "<frozen", "<attrs", "/course/", os.path.dirname(os.path.abspath(__file__)) + "/",
-    *{sysconfig.get_path(name) + "/" for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    "<frozen", "<attrs", "/course/", "/usr/", sys.prefix + "/", sys.base_prefix + "/",
+    os.path.dirname(os.path.abspath(__file__)) + "/",
 )  # fmt: skip
 SIGNALS = [getattr(signal, name) for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGCHLD")]
 
