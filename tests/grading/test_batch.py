@@ -224,7 +224,7 @@ def test_an_error_while_marking_one_student_stops_no_other(submissions, out, cap
 
     monkeypatch.setattr(batch, "mark_student", fails_once)
     assert run(submissions, out) == 1
-    assert "student_2 could not be marked: RuntimeError: odd" in capsys.readouterr().err
+    assert "student_2 could not be marked (RuntimeError: odd" in capsys.readouterr().err
     assert {"student_1", "student_3"} <= set(grades(out))
     monkeypatch.setattr(batch, "mark_student", right)
     assert run(submissions, out, "--resume") == 0

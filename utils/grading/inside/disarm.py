@@ -56,15 +56,6 @@ def disarm(names: Iterable[str]) -> list[str]:
     return gone
 
 
-def lock() -> None:
-    """Nobody gives PyTorch's operations other kernels from now on."""
-
-    def refuse(*arguments: Any, **options: Any) -> Any:
-        raise RuntimeError("while a notebook is marked, PyTorch's operations stay as they are")
-
-    torch._C._dispatch_library = refuse
-
-
 def _refusal(name: str) -> Any:
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError(f"this exercise is about doing without `{name}`")

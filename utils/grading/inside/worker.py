@@ -306,7 +306,7 @@ class Chapter:
         self.ours["uncompiled"].leave_compiler_out()
         self.ours["undrawn"].draw_nothing()
         self.ours["disarm"].disarm(self.forbid)
-        self.ours["disarm"].lock()
+        self.ours["privacy"].lock_operations()
         found = importlib.import_module(order["probes"]).PROBES
         self.observe = {(e, part): probe.observe for e, parts in found.items() for part, probe in parts.items()}
         observe = importlib.import_module("utils.checks.probes.observe")
