@@ -10,7 +10,7 @@ from utils.grading.batch import Store, mark_all, stamp_of
 from utils.grading.marking import Run
 from utils.grading.outputs import write_outputs
 from utils.grading.results import StudentResult
-from utils.grading.sandbox import UNPROTECTED, SandboxUnavailableError, pick_kind
+from utils.grading.sandbox import SandboxUnavailableError, pick_kind, unprotected
 from utils.grading.submissions import Submission, find_submissions
 from utils.grading.tables import named, read_written
 
@@ -46,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped. Go on with --resume.", file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)  # the sandboxes end with this process; their threads would wait for them
-    except (SandboxUnavailableError, NotADirectoryError, LookupError, ValueError, OSError) as error:
-        print(f"Nothing was marked: {error.args[0] if error.args else error}", file=sys.stderr)
-        return 2
+    except (SandboxUnavailableError, NotADirectoryError, LookupError, ValueError) as error:
+        print(f"Nothing was marked: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"Stopped: {error}. Go on with --resume.", file=sys.stderr)
+    return 2
 
 
 def grade(options: argparse.Namespace) -> int:
@@ -70,7 +72,7 @@ def grade(options: argparse.Namespace) -> int:
     if options.student and len(chosen) < len(set(options.student)):
         lost = set(options.student) - {submission.student for submission in chosen}
         raise LookupError(f"no student is called {', '.join(sorted(lost))}")
-    kind = UNPROTECTED if options.no_sandbox else pick_kind()
+    kind = unprotected() if options.no_sandbox else pick_kind()
     if options.no_sandbox:
         print(WARNING, file=sys.stderr)
     out.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ ENVIRONMENT = {
 }
 INSTALL = (
     "bubblewrap is what keeps learners' code away from your files. Install it (Debian, Ubuntu: sudo apt install "
-    "bubblewrap; Fedora: sudo dnf install bubblewrap; Windows: run this in WSL; macOS: run this in a Linux container), "
+    "bubblewrap; Fedora: sudo dnf install bubblewrap; macOS: run this in a Linux container), "
     "or add --no-sandbox to run their code unprotected, with all that you may read, write and send."
 )
 BLOCKED = (
@@ -54,6 +54,9 @@ BLOCKED = (
     "container, start it with --privileged or --security-opt seccomp=unconfined. Or add --no-sandbox to run learners' "
     "code unprotected."
 )
+
+
+NO_WINDOWS = "Marking needs Linux or macOS, and protects your files on Linux only. On Windows, run it in WSL."
 
 
 class SandboxUnavailableError(RuntimeError):
@@ -295,6 +298,8 @@ def pick_kind() -> Kind:
     Raises:
         SandboxUnavailableError: there is none.
     """
+    if sys.platform == "win32":
+        raise SandboxUnavailableError(NO_WINDOWS)
     if sys.platform != "linux" or not shutil.which("bwrap"):
         raise SandboxUnavailableError(INSTALL)
     kinds = [Kind(as_root=True), Kind()] if os.geteuid() == 0 else [Kind()]
@@ -304,6 +309,21 @@ def pick_kind() -> Kind:
             return kind
         reasons.append(reason)
     raise SandboxUnavailableError(f"{BLOCKED} (What was tried: {'; '.join(reasons)})")
+
+
+def unprotected() -> Kind:
+    """Plain processes, for ``--no-sandbox``.
+
+    Raises:
+        SandboxUnavailableError: not even that is possible here.
+
+    Example:
+        >>> unprotected().is_contained
+        False
+    """
+    if sys.platform == "win32":
+        raise SandboxUnavailableError(NO_WINDOWS)
+    return UNPROTECTED
 
 
 def why_it_leaks(kind: Kind, make: Callable[[Kind], Sandbox] = Sandbox) -> str:

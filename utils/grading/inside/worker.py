@@ -20,7 +20,6 @@ import json
 import linecache
 import os
 import random
-import resource
 import select
 import selectors
 import shutil
@@ -30,6 +29,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows, where ``sandbox`` refuses before anything here is called
+    resource = None
 
 LENGTH = struct.Struct(">Q")
 MAX_BYTES = 16 * 2**20
@@ -438,8 +442,9 @@ def limit_everything(max_processes: int) -> None:
 
 
 def set_dumpable(value: int) -> None:
-    """Whether other processes of this user may look into this one's memory."""
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, value, 0, 0, 0)
+    """Whether other processes of this user may look into this one's memory. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, value, 0, 0, 0)
 
 
 def become(uid: int) -> None:
