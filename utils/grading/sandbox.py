@@ -258,11 +258,14 @@ def bubblewrap(kind: Kind, hidden: tuple[Path, ...] = ()) -> list[str]:
     command += ["--as-pid-1", "--die-with-parent", "--new-session", "--hostname", "marker", "--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
+    if "--size" in bubblewrap_options():
+        command += ["--size", str(DISK), "--perms", "1777"]
+    command += ["--tmpfs", "/tmp"]  # first: what is shown may lie in it
     shown = shown_folders()
     masked = [path for path in (ROOT, *hidden) if any(path.is_relative_to(folder) for folder in shown)]
     if "--perms" in bubblewrap_options():  # else a folder above is as closed as, say, /root is outside
         parents = {parent for path in (*shown, *masked) for parent in path.parents}
-        for parent in sorted(parents - {Path("/")}):
+        for parent in sorted(parents - {Path("/"), Path("/tmp")}):
             command += ["--perms", "0755", "--dir", str(parent)]
     for path in shown:
         command += ["--ro-bind", str(path), str(path)]
@@ -276,9 +279,7 @@ def bubblewrap(kind: Kind, hidden: tuple[Path, ...] = ()) -> list[str]:
     for path in shown:
         if any(path.is_relative_to(folder) for folder in masked):
             command += ["--ro-bind", str(path), str(path)]
-    size = ["--size", str(DISK)] if "--size" in bubblewrap_options() else []
     command += ["--ro-bind", str(INSIDE), WORKER_FOLDER, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    command += [*size, "--perms", "1777", "--tmpfs", "/tmp"] if size else ["--tmpfs", "/tmp"]
     return [*command, "--remount-ro", "/", "--chdir", "/tmp", "--"]
 
 

@@ -127,6 +127,7 @@ class Keeper:
 
     def __init__(self, ours: dict[str, Any], orders: Stream, answers: int, is_contained: bool):
         self.ours, self.orders, self.answers, self.is_contained = ours, orders, answers, is_contained
+        self.fixtures = set(os.listdir("/tmp")) if is_contained else set()  # where Python may lie
         self.chapter: int | None = None
         self.requests = self.replies = -1
         self.stream: Stream | None = None
@@ -210,6 +211,8 @@ class Keeper:
         """In the sandbox, remove what was written: no exercise leaves word for another."""
         if self.is_contained:
             for entry in os.scandir("/tmp"):
+                if entry.name in self.fixtures:
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
