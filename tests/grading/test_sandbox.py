@@ -12,7 +12,15 @@ import pytest
 
 from utils.checks import EXERCISES
 from utils.grading import marking, sandbox
-from utils.grading.sandbox import Kind, Sandbox, SandboxUnavailableError, memory_of, pick_kind, why_it_leaks
+from utils.grading.sandbox import (
+    Kind,
+    Sandbox,
+    SandboxUnavailableError,
+    memory_of,
+    pick_kind,
+    unprotected,
+    why_it_leaks,
+)
 
 RIGHT = """
 import torch
@@ -93,11 +101,17 @@ def test_without_bubblewrap_the_message_says_how_to_install_it(monkeypatch):
         pick_kind.__wrapped__()
 
 
-@pytest.mark.parametrize("system", ["darwin", "win32"])
-def test_other_systems_are_told_what_helps(monkeypatch, system):
+@pytest.mark.parametrize("system, help", [("darwin", r"macOS: .*container.*--no-sandbox"), ("win32", "WSL")])
+def test_other_systems_are_told_what_helps(monkeypatch, system, help):
     monkeypatch.setattr(sys, "platform", system)
-    with pytest.raises(SandboxUnavailableError, match=r"WSL.*macOS"):
+    with pytest.raises(SandboxUnavailableError, match=help):
         pick_kind.__wrapped__()
+
+
+def test_windows_marks_nobody_even_unprotected(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SandboxUnavailableError, match="WSL"):
+        unprotected()
 
 
 def put_bwrap(folder, lines: str) -> None:

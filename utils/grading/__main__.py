@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped. Go on with --resume.", file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)  # the sandboxes end with this process; their threads would wait for them
-    except (SandboxUnavailableError, NotADirectoryError, LookupError, ValueError) as error:
+    except (SandboxUnavailableError, NotADirectoryError, ConnectionError, LookupError, ValueError) as error:
         print(f"Nothing was marked: {error.args[0] if len(error.args) == 1 else error}", file=sys.stderr)
     except OSError as error:  # a full disk, a folder that may not be written
         print(f"Stopped: {error}. Go on with --resume.", file=sys.stderr)
@@ -59,6 +59,7 @@ def grade(options: argparse.Namespace) -> int:
     Raises:
         SandboxUnavailableError: learners' code can't be kept in.
         NotADirectoryError: there are no submissions.
+        ConnectionError: there is no cluster.
         LookupError: nobody has the name that was given.
         ValueError: an option or ``written.csv`` can't be read.
     """

@@ -7,7 +7,6 @@ the results, so that a run which goes on uses the same cases.
 import hashlib
 import json
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -106,11 +105,19 @@ def on_this_machine(task: Task, submissions: list[Submission], jobs: int) -> Ite
 
 
 def on_a_cluster(task: Task, submissions: list[Submission], address: str) -> Iterator[Outcome]:
-    """Mark on the workers of a Dask cluster, which see the course and the submissions under the same paths."""
+    """Mark on the workers of a Dask cluster, which see the course and the submissions under the same paths.
+
+    Raises:
+        ConnectionError: no scheduler answers there.
+    """
     from distributed import Client
     from distributed import as_completed as as_completed_there
 
-    with Client(address, timeout="20s") as client:
+    try:
+        client = Client(address, timeout="20s")
+    except OSError as error:
+        raise ConnectionError(f"no Dask scheduler answers at {address}") from error
+    with client:
         futures = {client.submit(task, s, pure=False): s for s in submissions}
         for future in as_completed_there(futures):
             error = future.exception()
@@ -144,7 +151,7 @@ def mark_all(
     task = partial(mark_here, folder, run)
     outcomes = on_a_cluster(task, submissions, scheduler) if scheduler else on_this_machine(task, submissions, jobs)
     problems: dict[str, str] = {}
-    with tqdm(total=len(submissions), desc="students", disable=None if sys.stderr.isatty() else False) as progress:
+    with tqdm(total=len(submissions), desc="students") as progress:
         for submission, outcome in outcomes:
             if isinstance(outcome, StudentResult):
                 store.save(outcome, stamps[submission.student])

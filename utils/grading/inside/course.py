@@ -16,6 +16,7 @@ import sys
 from types import CodeType, ModuleType
 from typing import Any
 
+NOT_FOR_LEARNERS = {"transformers"}  # has ready-made answers, and is no package of the course
 FOLDER = "/course"  # where the modules seem to lie; nothing is there
 
 
@@ -26,7 +27,9 @@ class CourseFinder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self.sources = sources
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        """The spec of a course module, None for any other."""
+        """The spec of a course module, None for any other; there is none of what only the course's tests need."""
+        if fullname in NOT_FOR_LEARNERS:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
         if fullname not in self.sources:
             return None
         spec = importlib.machinery.ModuleSpec(
