@@ -74,6 +74,7 @@ def mark_student(folder: Path, submission: Submission, run: Run) -> StudentResul
     """
     began = time.monotonic()
     handed_in, flags = hand_in(folder, submission)
+    flags += [] if run.kind.is_contained else ["unprotected: marked without a sandbox"]
     exercises: dict[str, ExerciseResult] = {}
     written: dict[str, str] = {}
     late = 0
@@ -139,7 +140,7 @@ class ChapterMarking:
             self.flags.append("its code can't be read in reasonable time")
             return {"exercises": {}, "course": [], "cells": []}
         copies = [e for e, found in plan["exercises"].items() if found["copies"] > 1]
-        self.flags += [f"exercise {e} has {plan['exercises'][e]['copies']} answer cells" for e in copies]
+        self.flags += [f"exercise {e} has {plan['exercises'][e]['copies']} answer cells (duplicated)" for e in copies]
         lost = [e for e, found in plan["exercises"].items() if found["state"] == "missing"]
         self.flags += [f"no answer cell of {', '.join(lost)} was found"] if lost else []
         return plan
