@@ -24,7 +24,9 @@ def scheduler():
 
 
 @pytest.mark.usefixtures("needs_sandbox")
-def test_a_cluster_gives_the_marks_of_this_machine(scheduler, tmp_path):
+def test_a_cluster_gives_the_marks_of_this_machine(scheduler, tmp_path, monkeypatch):
+    # a wrong answer may earn more on other cases
+    monkeypatch.setattr("utils.grading.batch.secrets.randbits", lambda bits: 7)
     folder = tmp_path / "in"
     for number in range(3):
         draws = random.Random(number)
