@@ -11,19 +11,21 @@ ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 JOBS   ?= 2
 # Several processes share the cores here; threads of their own would only wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
+# The stored outputs come from a CPU, so they are made and compared on one, GPU or not.
+ON_CPU := $(ONE_THREAD) CUDA_VISIBLE_DEVICES=
 
 SUBMISSIONS ?=
 OUT    ?= grades
 GRADE_ARGS ?=
 
-.PHONY: help lab test lint unit nbval notebooks stability bench grade data clean
+.PHONY: help lab test lint unit nbval notebooks repoint stability bench grade book data clean
 
 help:            ## what can be made
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## ?/\t/' | expand -t 14
 
 lab: $(VENV)/.lab              ## open the course in JupyterLab (LAB_ARGS="--no-browser" for a server)
-	$(BIN)/jupyter lab $(ROOT_FLAG) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" \
-	  --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+	$(BIN)/python -m jupyterlab $(ROOT_FLAG) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" \
+	  --LabApp.default_url=/lab/tree/notebooks --LabApp.app_settings_dir="$(CURDIR)/utils/jupyterlab" $(LAB_ARGS)
 
 test: lint unit nbval          ## everything that CI runs
 
@@ -35,15 +37,18 @@ unit: $(VENV)/.test data       ## tests of references, exercises, release and no
 	$(ONE_THREAD) $(BIN)/python -m pytest -p no:nbval -n $(JOBS) tests
 
 nbval: $(VENV)/.test data      ## re-execute every notebook and compare every output
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval --nbval-current-env notebooks solutions
+	$(ON_CPU) $(BIN)/python -m pytest -n $(JOBS) --dist loadscope --nbval --nbval-current-env notebooks solutions
 
 notebooks: $(VENV)/.test data  ## release: solutions/ -> notebooks/, executed
-	$(ONE_THREAD) $(BIN)/python -m utils.release
+	$(ON_CPU) $(BIN)/python -m utils.release
+
+repoint: $(VENV)/.test         ## let setup cells and Colab links lead to a fork: make repoint URL=https://github.com/you/fork
+	$(BIN)/python -m utils.release --repository "$(URL)"
 
 stability: $(VENV)/.test data  ## nbval under other instruction sets and thread counts
 	@for capability in default avx2 ""; do for threads in 1 2; do \
 	  echo "== ATEN_CPU_CAPABILITY='$$capability' OMP_NUM_THREADS=$$threads"; \
-	  env $${capability:+ATEN_CPU_CAPABILITY=$$capability} OMP_NUM_THREADS=$$threads \
+	  env CUDA_VISIBLE_DEVICES= $${capability:+ATEN_CPU_CAPABILITY=$$capability} OMP_NUM_THREADS=$$threads \
 	    $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks solutions || exit 1; \
 	done; done
 
@@ -55,20 +60,30 @@ grade: $(VENV)/.lab            ## mark a class: make grade SUBMISSIONS=downloads
 	  echo "Say where the notebooks are: make grade SUBMISSIONS=downloads OUT=grades"; exit 1; }
 	$(BIN)/python -m utils.grading "$(SUBMISSIONS)" --out "$(OUT)" $(GRADE_ARGS)
 
+book: $(VENV)/.test data       ## the course as a website that works offline, in build/book/html
+	$(ONE_THREAD) $(BIN)/python assets/book/build.py
+
 data: $(VENV)/.lab             ## fetch the corpus and the GPT-2 vocabulary into data/
 	$(BIN)/python -m utils.data
 
 clean:           ## remove the environment and what was fetched
 	rm -rf $(VENV) data/tinyshakespeare.txt data/gpt2
 
+# pip shows what it does where somebody watches, and is quiet in a log.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet)
+TELL_WHY = { echo; echo "Installing failed; pip's last lines above say why. Nothing is broken: run make again once it is mended."; \
+  echo "  no connection?           The packages come from pypi.org, or from the index that pip is set to."; \
+  echo "  no version of torch?     Take another Python, such as: make lab PYTHON=python3.12"; \
+  echo "  no space left on device? Make room: 3 GB, or some 8 GB with PyTorch's GPU build for Linux."; exit 1; }
+
 $(VENV)/.lab: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "This course needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
-	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PYTHON) utils/preflight.py
+	@echo "Installing PyTorch, JupyterLab and the rest into $(VENV): some minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.txt || $(TELL_WHY)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.lab tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@echo "Installing what the tests need into $(VENV)."
+	@$(PIP) -r tests/requirements.txt || $(TELL_WHY)
 	@touch $@

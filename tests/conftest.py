@@ -1,5 +1,6 @@
-"""Paths and notebooks that several test files share."""
+"""Paths, notebooks and a sandbox that several test files share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from nbformat import NotebookNode
 
+from utils.grading.sandbox import Kind, SandboxUnavailableError, pick_kind
 from utils.release import ROOT
 
 NOTEBOOK_PATHS = sorted([*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("solutions/*.ipynb")])
@@ -43,3 +45,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def needs_sandbox() -> Kind:
+    """A kind of sandbox that works here. Without one a test is skipped, but CI has to have one."""
+    try:
+        return pick_kind()
+    except SandboxUnavailableError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI has to try the sandbox: {error}", pytrace=False)
+        pytest.skip(str(error))

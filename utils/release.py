@@ -3,6 +3,8 @@
     python -m utils.release                  all chapters
     python -m utils.release 01 05            only these
     python -m utils.release --check          change nothing, say whether notebooks/ is the release of solutions/
+    python -m utils.release --repository https://github.com/you/your-fork
+                                             let setup cells and Colab links lead to your fork; executes nothing
 
 ``solutions/`` is the only source that is edited by hand. A cell's role is read from its text, so nobody
 writes metadata by hand. Metadata of exercise cells follows nbgrader's schema 3.
@@ -39,8 +41,10 @@ REGION = re.compile(
 )
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 SETUP_CELL = ROOT / "utils" / "setup_cell.txt"
+ADDRESS = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", re.ASCII)
 REPOSITORY = re.compile(r'^REPOSITORY = "https://github.com/([^"]+)"$', re.M)
-COLAB = re.compile(r"(https://colab\.research\.google\.com/github/)[^/]+/[^/]+(/blob/)")
+COLAB = re.compile(r"(https://colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+(/blob/)")
+README = ROOT / "README.md"
 MEASURED = "# MEASURED"  # starts a cell whose picture differs on every run
 KEPT_TAGS = {"setup", "training"}  # roles that a text alone does not show; the others are derived
 CELL_SECONDS = 600
@@ -98,19 +102,13 @@ def marked(notebook: NotebookNode, points: dict[str, int]) -> NotebookNode:
     Raises:
         ReleaseError: an exercise is unknown, or lacks its answer or its check, or has one twice.
     """
-    notebook = copy.deepcopy(notebook)
+    notebook = pointed_to_repository(notebook)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    setup = SETUP_CELL.read_text(encoding="utf-8").strip()
-    owner_and_name = REPOSITORY.search(setup)[1]
     seen: list[tuple[str, str]] = []
     for cell in notebook.cells:
         role, exercise = role_of(cell)
         tags = sorted(KEPT_TAGS & set(cell.metadata.get("tags", [])))
         cell.metadata = nbformat.from_dict({"tags": tags or [role]})
-        if "setup" in tags:
-            cell.source = setup
-        elif cell.cell_type == "markdown":
-            cell.source = COLAB.sub(rf"\g<1>{owner_and_name}\g<2>", cell.source)
         if exercise:
             if exercise not in points:
                 raise ReleaseError(f"cell {cell.id}: there is no exercise {exercise} in utils.checks")
@@ -121,6 +119,50 @@ def marked(notebook: NotebookNode, points: dict[str, int]) -> NotebookNode:
         if roles not in (["answer", "check"], ["written"]):
             raise ReleaseError(f"exercise {exercise} has the cells {roles}; expected one answer and one check")
     return notebook
+
+
+def repository() -> str:
+    """Owner and name of the repository on GitHub, from the one place that knows them.
+
+    Example:
+        >>> repository().count("/")
+        1
+    """
+    return REPOSITORY.search(SETUP_CELL.read_text(encoding="utf-8"))[1]
+
+
+def pointed_to_repository(notebook: NotebookNode) -> NotebookNode:
+    """A copy with the setup cell of ``utils/setup_cell.txt``, and Colab links to the repository named there."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            cell.source = SETUP_CELL.read_text(encoding="utf-8").strip()
+        elif cell.cell_type == "markdown":
+            cell.source = COLAB.sub(rf"\g<1>{repository()}\g<2>", cell.source)
+    return notebook
+
+
+def repoint(address: str) -> list[Path]:
+    """Let every setup cell and every Colab link lead to another repository; returns the files that changed.
+
+    Nothing is executed: no output depends on the address.
+
+    Args:
+        address: of the repository on GitHub (Colab opens no others), such as https://github.com/you/your-fork.
+
+    Raises:
+        ReleaseError: the address is not one of a repository on GitHub. Nothing is changed then.
+    """
+    found = ADDRESS.fullmatch(address)
+    if not found:
+        raise ReleaseError(f"expected an address like https://github.com/OWNER/NAME, got {address}")
+    texts = {
+        SETUP_CELL: REPOSITORY.sub(f'REPOSITORY = "https://github.com/{found[1]}"', SETUP_CELL.read_text("utf-8")),
+        README: COLAB.sub(rf"\g<1>{found[1]}\g<2>", README.read_text("utf-8")),
+    }
+    changed = [path for path, text in texts.items() if replaced_if_changed(text, path)]
+    paths = [*sorted(SOLUTIONS.glob("*.ipynb")), *sorted(NOTEBOOKS.glob("*.ipynb"))]
+    return changed + [path for path in paths if written_if_changed(pointed_to_repository(read(path)), path)]
 
 
 def stripped(notebook: NotebookNode) -> NotebookNode:
@@ -214,7 +256,11 @@ def looks_the_same(first: str, second: str, tolerance: float = 0.002) -> bool:
 def written_if_changed(notebook: NotebookNode, path: Path) -> bool:
     """Validate and write in one step; say whether the file changed."""
     nbformat.validate(notebook)
-    text = nbformat.writes(notebook, version=4) + "\n"
+    return replaced_if_changed(nbformat.writes(notebook, version=4) + "\n", path)
+
+
+def replaced_if_changed(text: str, path: Path) -> bool:
+    """Write a text file in one step; say whether it changed."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     path.parent.mkdir(exist_ok=True)
@@ -284,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m utils.release", description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", help="beginnings of file names, such as 01; all if left out")
+    parser.add_argument("--repository", metavar="URL", help="change nothing but where setup cells and links lead")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 unless all is released")
     options = parser.parse_args(arguments)
     points = full_points()
@@ -293,6 +340,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no notebook in solutions/ starts with {' or '.join(wanted)}", file=sys.stderr)
         return 1
     try:
+        if options.repository:
+            changed = repoint(options.repository)
+            print(f"{len(changed)} files lead to {repository()} now; commit them" if changed else "nothing to change")
+            return 0
         if options.check:
             stale = [path.name for path in solutions if not is_released(path, points)]
             print(f"not released: {', '.join(stale)}; run make notebooks" if stale else "all released")

@@ -1,13 +1,12 @@
-"""What the tests of marking share: a sandbox, and marks for cells that are given as texts."""
+"""What the tests of marking share: marks for cells that are given as texts."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import pytest
 
 from utils.grading.marking import ChapterMarking, Run
-from utils.grading.sandbox import Kind, Sandbox, SandboxUnavailableError, pick_kind
+from utils.grading.sandbox import Kind, Sandbox
 from utils.grading.submissions import sorted_out
 
 
@@ -20,17 +19,6 @@ class Marked(NamedTuple):
 
 
 Mark = Callable[..., Marked]
-
-
-@pytest.fixture(scope="session")
-def needs_sandbox() -> Kind:
-    """A kind of sandbox that works here. Without one a test is skipped, but CI has to have one."""
-    try:
-        return pick_kind()
-    except SandboxUnavailableError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI has to try the sandbox: {error}", pytrace=False)
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
