@@ -24,7 +24,7 @@ help:            ## what can be made
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## ?/\t/' | expand -t 14
 
 lab: $(VENV)/.lab              ## open the course in JupyterLab (LAB_ARGS="--no-browser" for a server)
-	$(BIN)/python -m jupyterlab $(ROOT_FLAG) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" \
+	PYTHONSTARTUP="$(CURDIR)/utils/hints.py" $(BIN)/python -m jupyterlab $(ROOT_FLAG) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" \
 	  --LabApp.default_url=/lab/tree/notebooks --LabApp.app_settings_dir="$(CURDIR)/utils/jupyterlab" $(LAB_ARGS)
 
 test: lint unit nbval          ## everything that CI runs

@@ -137,6 +137,47 @@ def test_setup_cell_and_colab_links_come_from_one_place():
     assert marked.cells[4].source == link.replace("somebody/fork", repository)
 
 
+@pytest.fixture
+def fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of all that names the repository."""
+    for folder in ("solutions", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+        monkeypatch.setattr(release, folder.upper(), tmp_path / folder)
+    for name, path in (("SETUP_CELL", release.SETUP_CELL), ("README", release.README)):
+        shutil.copy(path, tmp_path)
+        monkeypatch.setattr(release, name, tmp_path / path.name)
+    return tmp_path
+
+
+def texts_in(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_command_lets_everything_lead_to_a_fork(fork: Path, capsys: pytest.CaptureFixture):
+    before, old = texts_in(fork), release.repository()
+    assert release.main(["--repository", "https://github.com/some-one/my.fork.git"]) == 0
+    after = texts_in(fork)
+    assert after.keys() == before.keys()
+    assert f"{len(after)} files" in capsys.readouterr().out
+    for name, text in after.items():
+        assert f"github.com/{old}" not in text, name
+        assert f"github/{old}/" not in text, name
+        assert "github.com/some-one/my.fork" in text or "github/some-one/my.fork/blob" in text, name
+    assert release.main(["--check"]) == 0, "what was released stays released"
+    assert release.main(["--repository", f"https://github.com/{old}"]) == 0
+    assert texts_in(fork) == before, "the way there and back changes nothing else"
+
+
+@pytest.mark.parametrize(
+    "address", ["my.fork", "https://gitlab.com/a/b", "https://github.com/a", "https://github.com/a/b/c", "", 'x"y']
+)
+def test_an_address_that_colab_cannot_open_is_refused_and_nothing_changes(address: str, fork: Path):
+    before = texts_in(fork)
+    with pytest.raises(ReleaseError, match=r"expected an address like https://github.com/OWNER/NAME"):
+        release.repoint(address)
+    assert texts_in(fork) == before
+
+
 def test_a_cell_that_warns_or_raises_is_refused_by_name(tmp_path: Path):
     for source, message in (
         ("import sys; print('careful', file=sys.stderr)", "writes to stderr"),

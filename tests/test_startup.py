@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
-from utils import startup
+from utils import hints, startup
 from utils.release import ROOT, SETUP_CELL
 from utils.startup import LEARNER_PACKAGES, missing_packages, prepare, requirements
 
@@ -204,9 +206,9 @@ def another_utils(folder: Path) -> None:
 
 def test_utils_is_the_courses_even_where_another_comes_first_on_the_path(tmp_path: Path):
     another_utils(tmp_path)
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]\n{SETUP}\nfrom utils import attention; print(attention.__file__)"
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]\n{SETUP}\nfrom utils import bigram; print(bigram.__file__)"
     out = run_python(code, ROOT / "notebooks")
-    assert out == f"{READY}{ROOT / 'utils' / 'attention.py'}\n"
+    assert out == f"{READY}{ROOT / 'utils' / 'bigram.py'}\n"
 
 
 def test_utils_is_the_courses_even_where_another_was_imported_before(tmp_path: Path):
@@ -288,6 +290,19 @@ def test_a_name_that_no_cell_has_defined_yet_brings_a_hint(shell: InteractiveShe
     assert "name 'attn_weights' is not defined" in out
     assert "Hint: nothing is called `attn_weights` here yet." in out
     assert "Run All Above Selected Cell" in out
+
+
+def test_make_lab_gives_the_hint_even_before_the_setup_cell(tmp_path: Path):
+    """A real kernel, started as `make lab` does it; nothing of the hint stays in the notebook's namespace."""
+    show_names = "print(sorted(name for name in globals() if name[0] != '_'))"
+    notebook = new_notebook(cells=[new_code_cell(show_names), new_code_cell("check(1)")])
+    client = NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=os.environ | {"PYTHONSTARTUP": hints.__file__})
+    names, (error, hint) = notebook.cells[0].outputs[0].text, notebook.cells[1].outputs
+    assert names == "['In', 'Out', 'exit', 'get_ipython', 'open', 'quit']\n"
+    assert error.ename == "NameError"
+    assert hint.text.startswith("Hint: nothing is called `check` here yet.")
+    assert 'PYTHONSTARTUP="$(CURDIR)/utils/hints.py"' in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("cell", ["1 / 0", "def f():\n    x += 1\nf()", "import no_such_module"])

@@ -340,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no notebook in solutions/ starts with {' or '.join(wanted)}", file=sys.stderr)
         return 1
     try:
-        if options.repository:
+        if options.repository is not None:
             changed = repoint(options.repository)
             print(f"{len(changed)} files lead to {repository()} now; commit them" if changed else "nothing to change")
             return 0

@@ -42,7 +42,9 @@ def prepare(course: Path, in_colab: bool = False) -> None:
     _install_missing(course, in_colab)
     _put_first(course)
     _compare_torch(course)
-    _explain_unknown_names()
+    from utils.hints import explain_unknown_names
+
+    explain_unknown_names(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)())
     print(_ready(in_colab))
 
 
@@ -145,19 +147,3 @@ def _ready(in_colab: bool) -> str:
         )
     more = " For a GPU: Runtime → Change runtime type → T4 GPU, then run all cells again." if in_colab else ""
     return f"Ready. Device: CPU. Every chapter is sized for it.{more}"
-
-
-def _explain_unknown_names() -> None:
-    """Add a hint to a NameError of a cell: mostly, the cell that defines the name was not run."""
-    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
-    if shell := get_ipython():
-        shell.set_custom_exc((NameError,), _with_a_hint)
-
-
-def _with_a_hint(shell, kind, error, traceback, tb_offset=None) -> None:  # IPython's way of calling it
-    shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
-    if kind is NameError and error.name:
-        print(
-            f"Hint: nothing is called `{error.name}` here yet. If it is not misspelt, the cell that defines it has "
-            "not run since the kernel started: use Run → Run All Above Selected Cell (in Colab: Runtime → Run before)."
-        )

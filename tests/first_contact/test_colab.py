@@ -85,7 +85,7 @@ def texts_of(cell: NotebookNode) -> list[tuple[str, str]]:
     return shown + [
         (kind, value)
         for output in cell.outputs
-        for kind, value in output.get("data", {}).items()
+        for kind, value in sorted(output.get("data", {}).items())
         if kind.startswith("text/")
     ]
 
