@@ -30,7 +30,7 @@ import os, random, sys
 import numpy, torch, utils
 print(sorted(os.listdir()))
 print(os.path.relpath(utils.__file__))
-print(sys.path, sorted(sys.modules), id(utils))
+print(sys.path, [(name, id(module)) for name, module in sys.modules.items() if name.split(".")[0] == "utils"])
 print(torch.get_rng_state().sum().item(), hash(random.getstate()), numpy.random.get_state()[1].sum())
 print(torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled())
 """

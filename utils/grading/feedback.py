@@ -112,11 +112,13 @@ def feedback_page(result: StudentResult, marks: Marks) -> str:
 def _in_those_chapters(points: dict[str, float | None], chapters: list[str]) -> str:
     if not chapters:
         return "No chapter was handed in."
-    possible = sum(_possible(chapter) for chapter in chapters)
+    if len(chapters) == len(CHAPTERS):
+        said = f"All {len(CHAPTERS)} chapters were handed in."
+    else:
+        possible = sum(_possible(chapter) for chapter in chapters)
+        said = f"Handed in: chapter{'s' * (len(chapters) > 1)} {', '.join(chapters)}, worth {possible} points."
     waiting = [exercise_id for exercise_id, p in points.items() if p is None]
-    said = f"{possible} of them can be earned in what was handed in: chapter{'s' * (len(chapters) > 1)} "
-    said += f"{', '.join(chapters)}."
-    return said + (f" Not marked yet: {', '.join(waiting)}." if waiting else "")
+    return said + (f" Read by a person, and not marked yet: {', '.join(waiting)}." if waiting else "")
 
 
 def _possible(chapter: str) -> int:
