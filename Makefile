@@ -8,6 +8,8 @@ LAB_ARGS ?=
 BENCH_ARGS ?=
 # Jupyter refuses to run as root unless told so; in a container there often is nobody else.
 ROOT_FLAG := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+# The address is the last thing in a newcomer's terminal, below no warnings about what the course doesn't use.
+QUIET_LAB := --log-level=WARN --LanguageServerManager.autodetect=False --KernelManager.transport_encryption=auto
 JOBS   ?= 2
 # Several processes share the cores here; threads of their own would only wait for each other.
 ONE_THREAD := OMP_NUM_THREADS=1
@@ -24,8 +26,10 @@ help:            ## what can be made
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## ?/\t/' | expand -t 14
 
 lab: $(VENV)/.lab              ## open the course in JupyterLab (LAB_ARGS="--no-browser" for a server)
-	PYTHONSTARTUP="$(CURDIR)/utils/hints.py" $(BIN)/python -m jupyterlab $(ROOT_FLAG) --port=$(PORT) --ServerApp.root_dir="$(CURDIR)" \
-	  --LabApp.default_url=/lab/tree/notebooks --LabApp.app_settings_dir="$(CURDIR)/utils/jupyterlab" $(LAB_ARGS)
+	@echo "JupyterLab opens in your browser: double-click 01_dot_product_attention.ipynb. Stop it with Ctrl+C here."
+	@PYTHONSTARTUP="$(CURDIR)/utils/hints.py" $(BIN)/python -m jupyterlab $(ROOT_FLAG) --port=$(PORT) \
+	  --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks \
+	  --LabApp.app_settings_dir="$(CURDIR)/utils/jupyterlab" $(QUIET_LAB) $(LAB_ARGS)
 
 test: lint unit nbval          ## everything that CI runs
 
