@@ -25,7 +25,7 @@ from chapters import BookError, Chapter, read_chapters, symbols_table, times_tab
 from feedback import EXAMPLE_PAGE, example_page, report_of_a_mistake  # noqa: E402
 from staging import Links, section, staged_notebook  # noqa: E402
 
-from utils.release import NOTEBOOKS, REPOSITORY, SETUP_CELL  # noqa: E402
+from utils.release import NOTEBOOKS, repository  # noqa: E402
 
 README, GUIDE, PICTURE = "README.md", "utils/grading/README.md", "assets/attention.svg"
 EXPLORER = HERE / "explorer" / "export.py"
@@ -43,8 +43,7 @@ def put_together(source: Path) -> list[Chapter]:
     chapters = read_chapters(NOTEBOOKS)
     pages = {f"notebooks/{chapter.path.name}": chapter.page for chapter in chapters}
     pages |= {GUIDE: "marking.md", PICTURE: PICTURE, "notebooks": "index.md"}
-    address = "https://github.com/" + REPOSITORY.search(SETUP_CELL.read_text(encoding="utf-8"))[1]
-    links = Links(ROOT, address, pages)
+    links = Links(ROOT, f"https://github.com/{repository()}", pages)
 
     for chapter in chapters:
         write(source / chapter.page, nbformat.writes(staged_notebook(chapter, links)))

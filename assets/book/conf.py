@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from utils.release import REPOSITORY, SETUP_CELL  # noqa: E402  (the repository is found first)
+from utils.release import repository  # noqa: E402  (the repository is found first)
 
 project = "Attention and GPT-2"
 html_title = project
@@ -22,7 +22,7 @@ keep_warnings = False
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
 nb_code_prompt_show, nb_code_prompt_hide = "Show the setup cell", "Hide the setup cell"  # no other cell is folded
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["dollarmath", "attrs_block"]
 myst_heading_anchors = 4
 
 # One file, without fonts of its own: SVG. It works offline and from a file.
@@ -39,7 +39,7 @@ html_show_copyright = False
 html_use_index = False
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system says, until they choose
 html_theme_options = {
-    "repository_url": "https://github.com/" + REPOSITORY.search(SETUP_CELL.read_text(encoding="utf-8"))[1],
+    "repository_url": f"https://github.com/{repository()}",
     "use_repository_button": True,
     "use_download_button": False,  # the page of a chapter links to the real notebook
     "home_page_in_toc": True,

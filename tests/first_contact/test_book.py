@@ -25,10 +25,10 @@ from filelock import FileLock
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, Page
 
-from utils.release import REPOSITORY, ROOT, SETUP_CELL
+from utils.release import ROOT, repository
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-ADDRESS = "https://github.com/" + REPOSITORY.search(SETUP_CELL.read_text(encoding="utf-8"))[1]
+ADDRESS = f"https://github.com/{repository()}"
 CHAPTER_PAGES = [f"notebooks/{path.stem}.html" for path in NOTEBOOKS]
 EXPLORER = "explorer/index.html"
 OTHER_PAGES = ["index.html", "prerequisites.html", "glossary.html", "instructors.html", "marking.html"]

@@ -48,6 +48,7 @@ SUGGESTIONS = {
     "One letter": "O",
 }
 CHAPTER_LINK = re.compile(r'<a href="\.\./notebooks/[^"]*">(.*?)</a>', re.DOTALL)
+WAY_BACK = re.compile(r' *<nav aria-label="Book">.*?</nav>\n', re.DOTALL)
 
 
 def pack(tensor: Tensor) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def export(folder: Path, book: bool = True) -> None:
         shutil.copyfile(HERE / name, folder / name)
     if not book:
         page = (folder / "index.html").read_text(encoding="utf-8")
-        (folder / "index.html").write_text(CHAPTER_LINK.sub(r"\1", page), encoding="utf-8")
+        (folder / "index.html").write_text(CHAPTER_LINK.sub(r"\1", WAY_BACK.sub("", page)), encoding="utf-8")
     data = json.dumps(model_data(), ensure_ascii=False, separators=(",", ":"))
     (folder / "model_data.js").write_text(f'"use strict";\nwindow.MODEL_DATA = {data};\n', encoding="utf-8")
 
