@@ -70,8 +70,8 @@ book: $(VENV)/.test data       ## the course as a website that works offline, in
 data: $(VENV)/.lab             ## fetch the corpus and the GPT-2 vocabulary into data/
 	$(BIN)/python -m utils.data
 
-clean:           ## remove the environment and what was fetched
-	rm -rf $(VENV) data/tinyshakespeare.txt data/gpt2
+clean:           ## remove the environment, the book, and what was fetched
+	rm -rf $(VENV) build data/tinyshakespeare.txt data/gpt2
 
 # pip shows what it does where somebody watches, and is quiet in a log.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check $(shell [ -t 2 ] || echo --quiet)

@@ -76,11 +76,11 @@ class LabServer:
 
 
 @contextmanager
-def make_lab(course: Path, home: Path) -> Iterator[LabServer]:
+def make_lab(course: Path, home: Path, port: int | None = None) -> Iterator[LabServer]:
     """`make lab` in ``course``, as somebody whose home is empty; ended with all its kernels afterwards."""
     home.mkdir(exist_ok=True)
     (course / ".venv").symlink_to(sys.prefix, target_is_directory=True)
-    port = free_port()
+    port = port or free_port()
     # what pytest, coverage or another Jupyter has set for this process is not in a learner's shell
     ours = ("JUPYTER", "JPY_", "IPYTHON", "MPL", "PYTEST", "COV_", "XDG_", "MAKE", "MFLAGS")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -93,19 +93,19 @@ def make_lab(course: Path, home: Path) -> Iterator[LabServer]:
             command, cwd=course, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        lab = LabServer(course, wait_for_address(server, log, port), home)
+        lab = LabServer(course, wait_for_address(server, log), home)
         yield lab
         lab.end_kernels()
     finally:
         stop(server)
 
 
-def wait_for_address(server: subprocess.Popen[bytes], log: Path, port: int) -> str:
+def wait_for_address(server: subprocess.Popen[bytes], log: Path) -> str:
     """The address that the server's log tells the learner to open, as soon as it stands there."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         said = log.read_text(errors="replace")
-        if found := re.search(rf"http://(?:localhost|127\.0\.0\.1):{port}/lab\S*", said):
+        if found := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+/lab\S*", said):
             return found.group()
         if server.poll() is not None:
             raise AssertionError(f"`make lab` ended with {server.returncode}:\n{said[-3000:]}")

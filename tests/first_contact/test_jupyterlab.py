@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import re
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from course_copy import copied_course, copy_fetched_data
@@ -234,6 +236,18 @@ def test_make_lab_opens_the_chapters_and_asks_nothing(untouched: NotebookPage, t
         assert names[0] == CHAPTER_1
         expect(untouched.panel.locator(".jp-Toolbar-kernelName")).to_have_text("Python 3 (ipykernel)")
         assert untouched.popups() == []
+        menus = untouched.page.locator(".lm-MenuBar-itemLabel").all_text_contents()
+        assert menus == ["File", "Edit", "View", "Run", "Kernel", "Tabs", "Settings", "Help"], "nothing of nbgrader's"
+        wide = "panel => [...panel.querySelectorAll('.cm-scroller')].some(cell => cell.scrollWidth > cell.clientWidth)"
+        assert not untouched.panel.evaluate(wide), "a line of code runs out of its cell"
+
+
+def test_make_lab_takes_another_port_where_its_own_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with make_lab(copied_course(tmp_path / "course"), tmp_path / "home", taken) as lab:
+            assert urlsplit(lab.address).port not in (None, taken)
+            assert '"started"' in lab.request("GET", "status"), "the address that it prints is its own"
 
 
 def test_stored_reports_are_readable_before_anything_is_run(untouched: NotebookPage, tmp_path: Path) -> None:
