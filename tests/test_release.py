@@ -163,6 +163,7 @@ def test_one_command_lets_everything_lead_to_a_fork(fork: Path, capsys: pytest.C
         assert f"github.com/{old}" not in text, name
         assert f"github/{old}/" not in text, name
         assert "github.com/some-one/my.fork" in text or "github/some-one/my.fork/blob" in text, name
+    assert "cd my.fork\n" in after["README.md"]
     assert release.main(["--check"]) == 0, "what was released stays released"
     assert release.main(["--repository", f"https://github.com/{old}"]) == 0
     assert texts_in(fork) == before, "the way there and back changes nothing else"

@@ -156,9 +156,11 @@ def repoint(address: str) -> list[Path]:
     found = ADDRESS.fullmatch(address)
     if not found:
         raise ReleaseError(f"expected an address like https://github.com/OWNER/NAME, got {address}")
+    old, new = repository(), found[1]
+    readme = COLAB.sub(rf"\g<1>{new}\g<2>", README.read_text("utf-8")).replace(f"github.com/{old}", f"github.com/{new}")
     texts = {
-        SETUP_CELL: REPOSITORY.sub(f'REPOSITORY = "https://github.com/{found[1]}"', SETUP_CELL.read_text("utf-8")),
-        README: COLAB.sub(rf"\g<1>{found[1]}\g<2>", README.read_text("utf-8")),
+        README: readme.replace(f"cd {old.split('/')[1]}\n", f"cd {new.split('/')[1]}\n"),
+        SETUP_CELL: REPOSITORY.sub(f'REPOSITORY = "https://github.com/{new}"', SETUP_CELL.read_text("utf-8")),
     }
     changed = [path for path, text in texts.items() if replaced_if_changed(text, path)]
     paths = [*sorted(SOLUTIONS.glob("*.ipynb")), *sorted(NOTEBOOKS.glob("*.ipynb"))]
