@@ -34,7 +34,10 @@ from utils.pretrain import load_corpus, load_trained  # noqa: E402
 from utils.tokenizers import CharTokenizer  # noqa: E402
 from utils.training import get_batch  # noqa: E402
 
-PAGE = ("index.html", "explorer.css", "model.js", "explorer.js")
+# The scripts in the order in which the page loads them: each uses only what stands before it.
+SCRIPTS = re.findall(r'<script src="([^"]+)">', (HERE / "index.html").read_text(encoding="utf-8"))
+DATA = "model_data.js"  # the one that is written here
+PAGE = ("index.html", "explorer.css", *(name for name in SCRIPTS if name != DATA))
 CHAPTER_LINE = "But, soft! what light"  # the line of section 8.10
 # The batch that section 8.10 measures on: drawn from the validation text with this seed, this many rows.
 CHAPTER_SEED, CHAPTER_ROWS = 0, 12
@@ -150,8 +153,8 @@ def export(folder: Path, book: bool = True) -> None:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> export(folder)
-        >>> sorted(path.name for path in folder.iterdir())
-        ['explorer.css', 'explorer.js', 'index.html', 'model.js', 'model_data.js']
+        >>> {path.name for path in folder.iterdir()} == {*PAGE, "model_data.js"}
+        True
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +164,7 @@ def export(folder: Path, book: bool = True) -> None:
         page = (folder / "index.html").read_text(encoding="utf-8")
         (folder / "index.html").write_text(CHAPTER_LINK.sub(r"\1", WAY_BACK.sub("", page)), encoding="utf-8")
     data = json.dumps(model_data(), ensure_ascii=False, separators=(",", ":"))
-    (folder / "model_data.js").write_text(f'"use strict";\nwindow.MODEL_DATA = {data};\n', encoding="utf-8")
+    (folder / DATA).write_text(f'"use strict";\nwindow.MODEL_DATA = {data};\n', encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:

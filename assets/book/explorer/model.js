@@ -2,6 +2,7 @@
  *
  * Legend: T tokens, d channels of a token, H heads, D head size (d = H*D), V vocabulary size.
  * Tables are flat Float64Arrays, row after row: entry (i, j) of a (T, d) table lies at i * d + j.
+ * Uses: nothing.
  */
 "use strict";
 
@@ -237,30 +238,7 @@
     }
   }
 
-  // What chapter 8 measures about a head
-
-  /** How far back a key may lie, as in section 8.10. */
-  const RANGES = [
-    { name: "itself", low: 0, high: 0 },
-    { name: "1 back", low: 1, high: 1 },
-    { name: "2-4 back", low: 2, high: 4 },
-    { name: "5-15 back", low: 5, high: 15 },
-    { name: "16+ back", low: 16, high: Infinity },
-  ];
-  const FIRST_QUERY = 16; // queries with 16 tokens behind them, so that every range can be reached
-
-  /** Mean weight per range of distances; null for a line that is too short. weights (T, T) -> (5,) */
-  function habits(weights) {
-    const numTokens = Math.round(Math.sqrt(weights.length));
-    if (numTokens <= FIRST_QUERY) return null;
-    return RANGES.map(({ low, high }) => {
-      let total = 0;
-      for (let i = FIRST_QUERY; i < numTokens; i++) {
-        for (let j = Math.max(0, i - high); j <= i - low; j++) total += weights[i * numTokens + j];
-      }
-      return total / (numTokens - FIRST_QUERY);
-    });
-  }
+  // Reading a row
 
   function indexOfLargest(values) {
     let best = 0;
@@ -270,5 +248,5 @@
     return best;
   }
 
-  window.AttentionModel = { Model, RANGES, FIRST_QUERY, habits, indexOfLargest, softmax };
+  window.AttentionModel = { Model, indexOfLargest };
 })();
