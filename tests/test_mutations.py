@@ -43,7 +43,7 @@ TRAINING = "tests/test_training.py"
 GPT = "tests/test_gpt.py"
 HUB = "tests/test_hub.py"
 CHECKPOINTS = "tests/test_checkpoints.py"
-ENVIRONMENT = "tests/test_environment.py"
+STARTUP = "tests/test_startup.py"
 CHAPTER_1 = "notebooks/01_dot_product_attention.ipynb"
 
 MISTAKES = [
@@ -240,13 +240,8 @@ MISTAKES = [
     Mistake("gradients pile up", "training", "optimizer.zero_grad(set_to_none=True)", "pass", TRAINING),
     Mistake("split at 80 %", "data", "train_fraction: float = 0.9", "train_fraction: float = 0.8", TRAINING),
     Mistake("vocabulary not sorted", "tokenizers", "tuple(sorted(set(text)))", "tuple(dict.fromkeys(text))", TRAINING),
-    Mistake(
-        "Colab's torch replaced",
-        "environment",
-        '"tqdm": "tqdm", "safe',
-        '"tqdm": "tqdm", "torch": "torch", "safe',
-        ENVIRONMENT,
-    ),
+    Mistake("Colab's torch replaced", "startup", 'in ("torch", "numpy") if', 'in ("numpy",) if', STARTUP),
+    Mistake("another utils stays", "startup", "        del sys.modules[name]", "        pass", STARTUP),
     # GPT-2, its weights, its training and its text
     Mistake("variance divided by d - 1", "gpt", "correction=0", "correction=1", GPT),
     Mistake("another GELU", "gpt", 'nn.GELU(approximate="tanh")', "nn.GELU()", GPT),
@@ -405,13 +400,15 @@ def copy_for(tmp_path_factory) -> Callable[..., Path]:
     def copy(*gates: str) -> Path:
         folder = tmp_path_factory.mktemp("copy")
         shutil.copytree(REPOSITORY / "utils", folder / "utils", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "tests/conftest.py", *gates, *(REPOSITORY / "data").glob("*.json")):
+        files = ("pyproject.toml", "requirements.txt", "Makefile", "tests/conftest.py", *gates)
+        for name in (*files, *(REPOSITORY / "data").glob("*.json")):
             source = REPOSITORY / name
             if source.exists():
                 target = folder / source.relative_to(REPOSITORY)
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(source, target)
-        (folder / "data").mkdir(exist_ok=True)
+        for name in ("data", "notebooks"):
+            (folder / name).mkdir(exist_ok=True)
         (folder / "data" / TINYSHAKESPEARE.name).write_bytes(corpus.content)
         return folder
 

@@ -59,13 +59,14 @@ def missing_packages(names: tuple[str, ...] = LEARNER_PACKAGES) -> list[str]:
 
 
 def requirements(course: Path) -> dict[str, str]:
-    """The lines of ``requirements.txt`` by the name of the package.
+    """The lines of ``requirements.txt`` by the name of the package; none where the file is missing.
 
     Example:
         >>> requirements(Path.cwd())["torch"]
         'torch==2.13.0'
     """
-    text = (course / "requirements.txt").read_text(encoding="utf-8")
+    path = course / "requirements.txt"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     return {found[1]: found[0].strip() for found in REQUIREMENT.finditer(text)}
 
 
@@ -79,7 +80,7 @@ def _install_missing(course: Path, in_colab: bool) -> None:
             f"course's packages. {_other_kernel()} Or install them there, in the course's folder: "
             f"{sys.executable} -m pip install -r requirements.txt"
         )
-    wanted = [requirements(course)[name] for name in missing]
+    wanted = [requirements(course).get(name, name) for name in missing]
     # Colab's own versions of PyTorch and NumPy fit its machine and its GPU: whatever comes must fit them.
     kept = [f"{name}=={version}" for name in ("torch", "numpy") if (version := _version(name))]
     print(f"Installing what is missing here: {', '.join(missing)} …")
@@ -108,13 +109,13 @@ def _put_first(course: Path) -> None:
 
 
 def _compare_torch(course: Path) -> None:
-    installed, pinned = _version("torch") or "", requirements(course)["torch"].partition("==")[2]
+    installed, pinned = _version("torch") or "", requirements(course).get("torch", "").partition("==")[2]
     if tuple(int(part) for part in re.findall(r"\d+", installed)[:2]) < OLDEST_TORCH:
         raise RuntimeError(
             f"This kernel has PyTorch {installed}; the course needs {'.'.join(map(str, OLDEST_TORCH))} or newer "
-            f"and was written with {pinned}. {_other_kernel()}"
+            f"and was written with {pinned or 'a newer one'}. {_other_kernel()}"
         )
-    if installed.partition("+")[0] != pinned:
+    if pinned and installed.partition("+")[0] != pinned:
         print(f"Note: PyTorch {installed} runs here, the stored outputs come from {pinned}: last digits may differ.")
 
 
