@@ -82,12 +82,13 @@ def _install_missing(course: Path, in_colab: bool) -> None:
         )
     wanted = [requirements(course).get(name, name) for name in missing]
     # Colab's own versions of PyTorch and NumPy fit its machine and its GPU: whatever comes must fit them.
-    kept = [f"{name}=={version}" for name in ("torch", "numpy") if (version := _version(name))]
+    kept = [f"{name}=={_version(name)}" for name in ("torch", "numpy") if _version(name)]
     print(f"Installing what is missing here: {', '.join(missing)} …")
     command = [sys.executable, "-m", "pip", "install", "--quiet", *wanted, *kept]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     importlib.invalidate_caches()  # this kernel has looked into the folder before pip wrote to it
-    if missing := missing_packages():
+    missing = missing_packages()
+    if missing:
         reason = (done.stderr or done.stdout).strip().rpartition("\n")[2]
         raise RuntimeError(
             f"Missing here: {', '.join(missing)}. Installing failed: {reason or 'no reason given'}. "
