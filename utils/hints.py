@@ -19,9 +19,9 @@ def explain_unknown_names(shell) -> None:
         shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
         if kind is NameError and error.name:
             print(
-                f"Hint: nothing is called `{error.name}` here yet. If it is not misspelt, the cell that defines it "
-                "has not run since the kernel started. Run → Run All Above Selected Cell runs all that come before, "
-                "SETUP included (in Colab: Runtime → Run before)."
+                f"Hint: nothing is called `{error.name}` here yet. Either it is misspelt, or the cell that defines it "
+                "has not run\nsince the kernel started. To run all cells up to here, SETUP included: "
+                "menu Run → Run All Above Selected Cell\n(in Colab: Runtime → Run before)."
             )
 
     if shell:

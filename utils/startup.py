@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-MINIMUM_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 5)
 # What the chapters import. The versions stand in requirements.txt.
 LEARNER_PACKAGES = ("torch", "numpy", "matplotlib", "tiktoken", "tqdm", "safetensors")
@@ -34,13 +34,15 @@ def prepare(course: Path, in_colab: bool = False) -> None:
         >>> prepare(Path.cwd())
         Ready. Device: CPU. Every chapter is sized for it.
     """
+    _put_first(course)
+    from utils.preflight import MINIMUM_PYTHON
+
     if sys.version_info < MINIMUM_PYTHON:
         raise RuntimeError(
             f"This course needs Python {'.'.join(map(str, MINIMUM_PYTHON))} or newer; "
             f"this kernel runs {sys.version.split()[0]} ({sys.executable}). {_other_kernel()}"
         )
     _install_missing(course, in_colab)
-    _put_first(course)
     _compare_torch(course)
     from utils.hints import explain_unknown_names
 
@@ -100,13 +102,13 @@ def _put_first(course: Path) -> None:
     """Let ``import utils`` mean the course's, whatever else has that name or was loaded under it."""
     sys.path[:] = [str(course), *(place for place in sys.path if place != str(course))]
     loaded = sys.modules.get("utils")
-    places = [*getattr(loaded, "__path__", ()), getattr(loaded, "__file__", None) or ""]
-    if loaded is None or str(course / "utils") in {place.removesuffix("/__init__.py") for place in places}:
+    file = getattr(loaded, "__file__", None) or ""
+    folders = [*getattr(loaded, "__path__", ()), os.path.dirname(file)]
+    if loaded is None or str(course / "utils") in folders:
         return
     for name in [name for name in sys.modules if name.partition(".")[0] == "utils"]:
         del sys.modules[name]
-    where = places[-1] or places[0]
-    print(f"Note: another package named utils was loaded ({where}). From here on, utils is the course's.")
+    print(f"Note: another package named utils was loaded ({file or folders[0]}). From here on, utils is the course's.")
 
 
 def _compare_torch(course: Path) -> None:

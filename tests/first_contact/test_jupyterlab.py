@@ -229,6 +229,15 @@ def assert_everything_is_readable(notebook: NotebookPage, theme: str) -> None:
         assert image.evaluate(CORNER) == [255, 255, 255, 255], f"{theme}: a figure without ground of its own"
 
 
+def assert_all_of_it_runs(notebook: NotebookPage, chapter: str, seconds: float) -> None:
+    """Run All, and then all is as it should be on the page of an unsolved chapter."""
+    notebook.run_all(seconds)
+    assert_nothing_went_wrong(notebook)
+    assert_outputs_are_shown(notebook)
+    assert_prose_is_rendered(notebook)
+    assert_reports_are_open(notebook, chapter)
+
+
 def test_make_lab_opens_the_chapters_and_asks_nothing(untouched: NotebookPage, tmp_path: Path) -> None:
     with pictured(untouched.page, tmp_path / "page.png"):
         names = untouched.page.locator(".jp-DirListing-itemName").all_text_contents()
@@ -289,11 +298,7 @@ def test_links_open_the_next_chapter_and_the_code(untouched: NotebookPage, tmp_p
 
 def test_chapter_1_runs_from_the_menu_and_is_readable_in_both_themes(chapter1: NotebookPage, tmp_path: Path) -> None:
     with pictured(chapter1.page, tmp_path / "page.png"):
-        chapter1.run_all(seconds=40)
-        assert_nothing_went_wrong(chapter1)
-        assert_outputs_are_shown(chapter1)
-        assert_prose_is_rendered(chapter1)
-        assert_reports_are_open(chapter1, "1.")
+        assert_all_of_it_runs(chapter1, "1.", seconds=40)
         for theme in THEMES:
             chapter1.choose_theme(theme)
             assert_everything_is_readable(chapter1, theme)
@@ -375,11 +380,7 @@ def test_cells_out_of_order_say_what_to_do(chapter1: NotebookPage, tmp_path: Pat
 def test_chapter_4_runs_from_the_menu(window: BrowserContext, lab: LabServer, tmp_path: Path) -> None:
     notebook = open_notebook(window, lab, CHAPTER_4, tmp_path / "page.png")
     with pictured(notebook.page, tmp_path / "page.png"):
-        notebook.run_all(seconds=60)
-        assert_nothing_went_wrong(notebook)
-        assert_outputs_are_shown(notebook)
-        assert_prose_is_rendered(notebook)
-        assert_reports_are_open(notebook, "4.")
+        assert_all_of_it_runs(notebook, "4.", seconds=60)
 
 
 def test_chapter_7_starts(window: BrowserContext, lab: LabServer, tmp_path: Path) -> None:
